@@ -43,9 +43,9 @@ from imserver.messenger.log.meta import PublicationMeta
 
 MAX_RECOVERED: Final = 1000
 """The most publications that a client receives when it comes back. A client
-that missed more reads the history."""
+that missed more publications reads the history."""
 _EPOCH_CHARACTERS: Final = 8
-"""The number of characters of the id of the database that are the epoch."""
+"""The epoch is this number of characters of the id of the database."""
 _DIGEST_BYTES: Final = 16
 """Length of the digest that is the ``client_msg_id`` of a publication."""
 
@@ -53,11 +53,11 @@ _DIGEST_BYTES: Final = 16
 class ChannelLog(StoredHistory):
     """The history of stored channels, in the message log.
 
-    A *stored channel* keeps its publications as entries of the log. Their
-    offsets are ids of the log, which have gaps. It delivers entries of the log
-    to members of channels on this node. These are publications, stored messages
-    to rooms of the action dialect (``store_conversations``), and leaves of
-    groups.
+    A *stored channel* keeps its publications as entries of the log. The offsets
+    of its publications are ids of the log, which have gaps. This object
+    delivers entries of the log to members of channels on this node. These
+    entries are publications, stored messages to rooms of the action dialect
+    (``store_conversations``), and leaves of groups.
     """
 
     def __init__(
@@ -75,15 +75,15 @@ class ChannelLog(StoredHistory):
         self._connections = table
         self._channels = channels
         self.channels: dict[str, set[str]] = {}
-        """App → its channels here that need its log: stored channels, rooms
-        whose messages are stored, and channels of groups. Read-only outside
-        this class."""
+        """App → its channels on this node that need its log: stored channels,
+        rooms whose messages are stored, and channels of groups. Read-only
+        outside this class."""
 
     def attach(self, follow_log: Callable[[str], int]) -> None:
         """Set the function that starts delivery of the entries of an app.
 
-        It returns the id of the last delivered one. It may switch greenlets,
-        and raise StorageUnavailable. Call this before anything else.
+        The function returns the id of the last delivered entry. It may switch
+        greenlets, and raise StorageUnavailable. Call this before anything else.
         """
         self._follow_log = follow_log
 
@@ -92,8 +92,8 @@ class ChannelLog(StoredHistory):
     def follow(self, app: str) -> int:
         """Deliver the entries of an app from now on.
 
-        Returns the id of the last delivered one. May switch greenlets; never if
-        the app is followed. Raises :class:`ChannelRefused`.
+        Returns the id of the last delivered entry. May switch greenlets, but
+        not if the app is already followed. Raises :class:`ChannelRefused`.
         """
         try:
             self._store.database_id()
@@ -119,8 +119,8 @@ class ChannelLog(StoredHistory):
         if not (is_stored or is_of_group):
             return
         if all(map(follows_log_itself, members)):
-            # They receive the entries of the channel with the entries of their
-            # users.
+            # These members receive the entries of the channel together with the
+            # entries of their users.
             return
         self.follow(app)
         self.channels.setdefault(app, set()).add(channel)
@@ -135,12 +135,14 @@ class ChannelLog(StoredHistory):
             self.follow_channel(app, local.name, options, local.members)
 
     def forget_channel(self, app: str, channel: str) -> None:
-        """Forget a channel without subscribers here. It needs no log."""
+        """Forget a channel without subscribers on this node. It needs no
+        log."""
         if self.channels:
             self.channels.get(app, set()).discard(channel)
 
     def follows(self, app: str) -> bool:
-        """Tell whether a channel with subscribers here needs the log of an app.
+        """Tell whether a channel with subscribers on this node needs the log of
+        an app.
 
         Never switches greenlets.
         """
@@ -180,8 +182,9 @@ class ChannelLog(StoredHistory):
         """Deliver an entry of the log, if it is a message to a channel.
 
         Entries come in their order. Members that follow the log themselves do
-        not receive it here. Returns the number of subscribers on this node; 0:
-        it was delivered to nobody. Never switches greenlets.
+        not receive the entry from this method. Returns the number of
+        subscribers on this node, or 0 if the entry was delivered to nobody.
+        Never switches greenlets.
         """
         channels = self._channels
         local = self._hub.channel(app, entry.room)
@@ -206,7 +209,7 @@ class ChannelLog(StoredHistory):
             local.position.offset = entry.id
         except_id = publication.except_connection
         if isinstance(except_id, str):
-            # The publisher may be connected to another node; then it is None.
+            # The result is None if the publisher is connected to another node.
             sender = self._connections.find(app, except_id)
             publication = replace(publication, except_connection=sender)
 
@@ -242,7 +245,7 @@ class ChannelLog(StoredHistory):
                 name = local.name
                 if group_in(name) != group:
                     continue
-                # In other channels of the group, anybody may stay.
+                # A user may stay in channels that are not only for members.
                 if self._channels.options.of(app, name).subscribe == "members":
                     self._channels.members.expel(connection, name)
 
@@ -250,8 +253,8 @@ class ChannelLog(StoredHistory):
 
     @property
     def epoch(self) -> str:
-        """The epoch of all positions in the log: it changes with the database.
-        ``""``: there is no database yet."""
+        """The epoch of all positions in the log, which changes with the
+        database. It is ``""`` if there is no database yet."""
         return self._store.id[:_EPOCH_CHARACTERS]
 
     def append_each(
@@ -260,15 +263,15 @@ class ChannelLog(StoredHistory):
         """Store publications, in this order, and return the result of each.
 
         A publication is ``REPEATED``, and keeps its position, if the same
-        sender has stored it in its channel before. It is recognised by its
-        ``key``, or, without a key, by its id. Switches greenlets.
+        sender has stored it in its channel before. It is recognized by its
+        ``key`` or, if there is no key, by its id. Switches greenlets.
 
-        Raises :class:`ChannelRefused`: ``limit`` (a publication is invalid),
-        ``rate`` (the app has used up its quota of stored messages) or
-        ``unavailable``. After ``limit`` and ``unavailable``, some may be
-        stored.
+        Raises :class:`ChannelRefused` with the reason ``limit`` (a publication
+        is invalid), ``rate`` (the app has used up its quota of stored messages)
+        or ``unavailable``. After ``limit`` and ``unavailable``, some of the
+        publications may be stored.
         """
-        # None: the app has quota left.
+        # None means that the app has quota left.
         spent = self._metrics.stored.spent(app)
         if spent is not None:
             raise ChannelRefused("rate", str(spent))
@@ -307,11 +310,12 @@ class ChannelLog(StoredHistory):
     ) -> HistoryPage:
         """Return a page of the publications of a channel. Switches greenlets.
 
-        The page has publications after the position ``since``; None: from the
-        beginning. With ``reverse``, it has the ones before it, the newest
-        first. A page has at most ``limit`` publications (-1: as many as
-        possible) and at most :data:`MAX_RECOVERED`. It has only as many as fit
-        into a page of messages. Raises :class:`ChannelRefused`.
+        The page has publications after the position ``since``; None means from
+        the beginning. With ``reverse``, the page has the publications before
+        ``since``, the newest first. A page has at most ``limit`` publications
+        (-1: as many as possible), and never more than :data:`MAX_RECOVERED`. It
+        has only as many as fit into a page of messages. Raises
+        :class:`ChannelRefused`.
         """
         if limit < 0:
             limit = MAX_RECOVERED
@@ -330,7 +334,8 @@ class ChannelLog(StoredHistory):
 
         position = Position(self.epoch, page.last)
         events = [self.publication_of(entry).event for entry in page.entries]
-        # Whether a client at `since` has all publications with this page.
+        # This says whether a client at `since` has all publications after it
+        # reads this page.
         is_complete = (
             since is not None and not page.more and self._has_all_since(since, page)
         )
@@ -340,8 +345,8 @@ class ChannelLog(StoredHistory):
         """Tell whether the log still has all publications after a position."""
         extent = page.extent
         is_of_this_log = since.epoch in ("", self.epoch) and since.offset <= extent.head
-        # Entries up to the floor have expired. That does not matter to a client
-        # that has the newest publication of the channel.
+        # Entries up to the floor have expired. A client that has the newest
+        # publication of the channel has missed none of them.
         has_expired = since.offset < extent.floor and since.offset < page.last
         return is_of_this_log and not has_expired and not extent.is_lost(since.offset)
 
@@ -388,7 +393,7 @@ class ChannelLog(StoredHistory):
 def follows_log_itself(connection: Connection) -> bool:
     """Tell whether a connection gets messages of its channels from the log.
 
-    It then receives them together with the messages of its user.
+    It then receives these messages together with the messages of its user.
     """
     state = connection.dialect_state
     return state is not None and state.channels_from_log
@@ -397,16 +402,16 @@ def follows_log_itself(connection: Connection) -> bool:
 def draft_of(publication: Publication, key: str = "") -> Draft:
     """Return the draft of the message for a publication.
 
-    It is stored once for each ``key``, or, without a key, once for its id.
-    ``except_connection`` must be the id of a connection, not the connection:
-    another node may have it.
+    The message is stored once for each ``key`` or, if there is no key, once for
+    its id. ``except_connection`` must be the id of a connection, not the
+    connection, because another node may have the connection.
     """
     event = publication.event
     kind = event.type
     original_type = ""
     is_long = len(kind.encode("utf-8", "surrogatepass")) > Limit.TYPE_BYTES
-    # A type that is too long is stored in `meta`. Data is no text, whatever
-    # type its publisher has given it.
+    # A type that is too long is stored in `meta`. Data is not text, even if its
+    # publisher has given it the type of texts.
     if is_long or (event.data and kind == "text"):
         kind = "custom"
         original_type = event.type
@@ -436,7 +441,8 @@ def draft_of(publication: Publication, key: str = "") -> Draft:
         except_connection=except_connection,
     )
 
-    # The same id in another channel is another publication.
+    # The channel is part of the digest, because the same id in another channel
+    # is another publication.
     digest = ""  # without an id, each publication is stored
     id = key or event.id
     if id:
@@ -454,7 +460,7 @@ def draft_of(publication: Publication, key: str = "") -> Draft:
 
 
 def _bytes_of(value: Raw | UnsetType) -> bytes:
-    """Return the bytes of a JSON value; ``b""`` if it is not set."""
+    """Return the bytes of a JSON value, or ``b""`` if it is not set."""
     if value is UNSET:
         return b""
     return bytes(value)

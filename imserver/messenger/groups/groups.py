@@ -1,11 +1,12 @@
 """Groups: stored sets of members, with an owner and admins. Every change is an
 entry of the message log.
 
-Rights: a member leaves; an admin also changes options, mutes and removes
-members; the owner also removes and mutes admins, and gives roles. Options say
-who may invite, rename, pin, write and reply, and what bots read. A group may be
-open, or a group of everybody, which nobody can leave. An empty ``by`` is a back
-end, which may do everything.
+A member may leave. An admin may also change options, and mute and remove
+members. The owner may also remove and mute admins, and give roles. Options say
+who may invite, rename, pin, write and reply, and which messages bots read. A
+group may be open, so that anybody may join. It may be a group of everybody,
+which nobody can leave. An empty ``by`` means a back end, which may do
+everything.
 """
 
 from __future__ import annotations
@@ -86,22 +87,23 @@ SEARCH_SECONDS: Final = 0.3
 
 MOST_OPEN: Final = 50
 """The most open groups on one page. The limit is low because the members of
-each are counted."""
+each group are counted."""
 _HIGHEST_ID: Final = 2**63 - 1
 """No group has a greater id."""
 _MOST_SEARCHED_APPS: Final = 20
-"""Apps in which one search of the administration looks for groups."""
+"""The most apps in which one search of the administration looks for groups."""
 _OPEN_STEP: Final = 200
-"""Open groups that one query reads."""
+"""The most open groups that one query reads."""
 _SEARCH_STEP: Final = 1000
-"""Members whose names one query compares."""
+"""The most members whose names one query compares."""
 MOST_MENTIONED: Final = 50
-"""Groups to mention that one request lists."""
+"""The most groups to mention that one request lists."""
 _RANK: Final = {OWNER: 2, ADMIN: 1, MEMBER: 0}
 """Role → a number that is higher for a role with more rights."""
 _INVITING: Final = "only the owner and admins invite to this group"
 _OUTSIDER: Final = Rejected(RejectReason.UNKNOWN_CONVERSATION)
-"""Refuses somebody who is not a member as if the group did not exist."""
+"""The refusal for a user who is not a member. It is the same as if the group
+did not exist."""
 _EVERYBODYS: Final = Rejected(
     RejectReason.NOT_ALLOWED, "everybody is in this group, and nobody leaves it"
 )
@@ -117,8 +119,9 @@ class UnknownGroup(
         404, "unknown_group", "No such group, or the user is not a member."
     ),
 ):
-    """The group does not exist, or the caller is no member; the error is the
-    same."""
+    """The group does not exist, or the caller is not a member. Both cases have
+    the same error, so that the caller does not learn whether the group
+    exists."""
 
 
 class NotAllowed(ServiceRefused, problem=Problems.ROLE_TOO_LOW, detail="{}"):
@@ -129,7 +132,7 @@ class NoMember(
     ServiceRefused,
     problem=HttpProblem(404, "unknown_member", "The group has no such member."),
 ):
-    """A named user is no member of the group."""
+    """A named user is not a member of the group."""
 
 
 class HandleTaken(
@@ -154,35 +157,35 @@ class TooManyMembers(
 
 
 class Group(Struct, frozen=True):
-    """A group as the caller sees it. ``role``: the role of the caller, or
+    """A group as the caller sees it. ``role`` is the role of the caller, or
     ``""`` if the caller is a back end or not a member."""
 
     id: int
     name: str
     created: int
-    """Unix seconds."""
+    """When the group was created, in Unix seconds."""
     role: str = ""
     muted_until: int = 0
-    """When the mute of the caller ends, in Unix seconds; 0: never muted. It may
-    be in the past."""
+    """When the mute of the caller ends, in Unix seconds. It may be in the past.
+    0 means that the caller was never muted."""
     open: bool = False
-    """Anybody may join."""
+    """Whether anybody may join."""
     everybody: str = ""
-    """The users who are members without joining: ``members`` (all accounts but
-    guests) or ``all``; ``""``: nobody."""
+    """The users who are members without joining: ``members`` (all accounts
+    except guests), ``all``, or ``""`` for nobody."""
     options: Mapping[str, str] = {}
     """Option → its value, for all :data:`OPTIONS`."""
     avatar: str = ""
-    """URL of the picture."""
+    """The URL of the picture."""
     description: str = ""
     handle: str = ""
-    """The name by which messages to any group mention the members of this
-    group; ``""``: the group has no handle."""
+    """The name by which messages in any group mention the members of this
+    group. ``""`` means that the group has no handle."""
 
 
 class NewGroup(Struct, frozen=True):
-    """The properties of a new group besides its name and members. ``options``:
-    only values that differ from the defaults."""
+    """The properties of a new group besides its name and members. ``options``
+    has only the values that differ from the defaults."""
 
     description: str = ""
     open: bool = False
@@ -194,8 +197,8 @@ _PLAIN: Final = NewGroup()
 
 
 class OpenGroup(Struct, frozen=True):
-    """A group that anybody may join, with the role of the caller (``""``: no
-    member), and its size."""
+    """A group that anybody may join, with the role of the caller (``""``: not a
+    member), and the number of its members."""
 
     group: Group
     members: int
@@ -279,7 +282,7 @@ def removed_among(
 ) -> set[str]:
     """Return the users among ``users`` who were removed from a group.
 
-    It runs in the caller's transaction.
+    This runs in the caller's transaction.
     """
     statement = (
         "SELECT member FROM removed_member WHERE app = %s AND conversation = %s "
@@ -303,14 +306,13 @@ def _forget(
 class Groups(Service, dict=True):
     """Makes and changes groups, after the checks of rights and limits.
 
-    ``by`` is the user who acts; ``""`` is a back end, which may do everything.
-    Everything may switch greenlets, and raise StorageUnavailable and
-    UnknownGroup. Call :meth:`accounts_among` before you add users.
+    ``by`` is the user who acts, or ``""`` for a back end, which may do
+    everything. All methods may switch greenlets, and raise StorageUnavailable
+    and UnknownGroup. Call :meth:`accounts_among` before you add users.
 
-    - ``limit``: the most members of a group.
-    - ``creations``: how many groups each user has created or joined lately.
-    - ``searches``: for how many milliseconds each user has searched members
-      lately.
+    - ``limit``: the most members of a group. - ``creations``: the limit of
+    groups that a user creates or joins in some time. - ``searches``: the limit
+    of milliseconds that the searches of a user may take in some time.
     """
 
     finds: ClassVar = "group"
@@ -339,12 +341,12 @@ class Groups(Service, dict=True):
     def show(self, app: str, group: int, by: str) -> Group:
         """Return a group.
 
-        Members and back ends may see it; anybody may see an open group.
+        Members and back ends may see the group. Anybody may see an open group.
         """
         return self._visible_group(app, group, by, or_open=True)
 
     def role(self, app: str, group: int, by: str) -> str:
-        """Return the role of a member; ``""``: a back end."""
+        """Return the role of a member, or ``""`` for a back end."""
         return self._visible_group(app, group, by).role
 
     def page(
@@ -352,13 +354,14 @@ class Groups(Service, dict=True):
     ) -> tuple[int, list[Group]]:
         """Return the number of groups of a user, and a page of them.
 
-        The page has groups with ids after ``after``, ordered by id. ``member``:
-        only groups that also have this member; ``""``: all.
+        The page has groups with ids after ``after``, ordered by id. If
+        ``member`` is not ``""``, only groups that also have this member are
+        counted and returned.
         """
         conversations = self.store.part(MessageLog).conversations
         memberships = _memberships_in_groups(conversations, app, user)
         if member:
-            # Only the groups that both have in common.
+            # Only the groups that both users have in common count.
             groups_of_member = _memberships_in_groups(conversations, app, member)
             memberships = {
                 id: row for id, row in memberships.items() if id in groups_of_member
@@ -376,12 +379,12 @@ class Groups(Service, dict=True):
     ) -> Iterator[tuple[str, str, str, str]]:
         """Yield the groups for a search in the administration.
 
-        They have this id, or the text in their name. Each result is (id, app,
-        name, channel). Moderators find only open groups.
+        ``text`` may be the id of a group or a part of its name. Each result is
+        (id, app, name, channel). Moderators find only open groups.
         """
         for app in apps[:_MOST_SEARCHED_APPS]:
             for group in self._conversations_found(app, text, limit):
-                # An id may be of a conversation of two users.
+                # The id may belong to a conversation of two users.
                 if group.kind != "group":
                     continue
                 if group.open or by.may(Needs.OPERATE):
@@ -409,10 +412,11 @@ class Groups(Service, dict=True):
     ) -> tuple[list[OpenGroup], int]:
         """Return a page of the groups that anybody may join, the newest first.
 
-        Their names and descriptions contain all words of a text. Only groups
-        with ids below ``below`` are returned; 0: all. A page has at most
-        :data:`MOST_OPEN` groups, and fewer if the search takes long. Returns
-        also the ``below`` of the next page; 0: this is the last page.
+        Their names and descriptions contain all words of ``text``. Only groups
+        with ids below ``below`` are returned; 0 means all groups. A page has at
+        most :data:`MOST_OPEN` groups, and fewer if the search takes long. The
+        second value is the ``below`` of the next page, or 0 if this is the last
+        page.
 
         Raises NotAllowed for guests, and TooManyRequests if the searches of
         ``by`` took too long.
@@ -436,7 +440,7 @@ class Groups(Service, dict=True):
 
         roles = _roles_of(conversations, app, by)
         groups = [
-            # The role "": the caller is no member.
+            # The role "" means that the caller is not a member.
             OpenGroup(_group(each, roles.get(each.id, "")), members=sizes[each.id])
             for each in found
         ]
@@ -448,18 +452,19 @@ class Groups(Service, dict=True):
         """Find the groups that a message to a group may mention by their
         handles.
 
-        Their handles and names contain all words of a text. ``by`` is the
-        sender. Returns at most :data:`MOST_MENTIONED` groups, ordered by
-        handle, and fewer if the search takes long. Returns also whether there
-        may be more. A group is left out if a mention of it would reach nobody,
-        or too many users.
+        The handles and names of these groups contain all words of ``text``.
+        ``by`` is the sender. Returns at most :data:`MOST_MENTIONED` groups,
+        ordered by handle, and fewer if the search takes long. The second value
+        says whether there may be more. A group is left out if a mention of the
+        group would reach nobody, or too many users.
 
         Raises TooManyRequests if the searches of ``by`` took too long.
         """
         self._visible_group(app, group, by)
         conversations = self.store.part(MessageLog).conversations
         words = Statements.words(text)
-        # The time of searches is limited for each user, because these are slow.
+        # The time of searches is limited for each user, because such searches
+        # are slow.
         payer = _payer(app, by)
         self.searches.require(payer)
         began_at = monotonic()
@@ -481,9 +486,9 @@ class Groups(Service, dict=True):
     def _groups_with_handles(
         self, app: str, by: str, words: Sequence[str]
     ) -> list[Conversation]:
-        """Return the groups that have a handle, and whose names have all words.
+        """Return the groups that have a handle, and all words in their names.
 
-        Guests mention only their own groups, so they get only these.
+        Guests can mention only their own groups, so they get only these groups.
         """
         conversations = self.store.part(MessageLog).conversations
         groups = [
@@ -501,7 +506,7 @@ class Groups(Service, dict=True):
     ) -> set[str]:
         """Return the users among ``users`` who have accounts.
 
-        With ``words``, their names must contain all of these.
+        If there are ``words``, the names of the users must contain all of them.
         """
         return {account.user for account in self.accounts.those_of(app, users, words)}
 
@@ -510,7 +515,7 @@ class Groups(Service, dict=True):
     ) -> list[GroupMemberShown]:
         """Return a page of the members of a group, ordered by id.
 
-        It has at most ``limit`` members with ids after ``after``.
+        The page has at most ``limit`` members with ids after ``after``.
         """
         self._visible_group(app, group, by)
         return self._page(app, group, after, limit)
@@ -520,11 +525,11 @@ class Groups(Service, dict=True):
     ) -> tuple[list[GroupMemberShown], str]:
         """Return a page of members whose names contain all words of a text.
 
-        They are ordered by id, have ids after ``after``, and are at most
-        ``limit``. Ids that a back end has chosen count as names.
+        The page has at most ``limit`` members with ids after ``after``, ordered
+        by id. Ids that a back end has chosen count as names.
 
-        Returns also the ``after`` of the next page; ``""``: this is the last
-        page. A search that takes long returns fewer members. Raises
+        The second value is the ``after`` of the next page, or ``""`` if this is
+        the last page. A search that takes long returns fewer members. Raises
         TooManyRequests if the searches of ``by`` took too long.
         """
         self._visible_group(app, group, by)
@@ -545,8 +550,8 @@ class Groups(Service, dict=True):
     ) -> tuple[list[GroupMemberShown], str]:
         """Compare the names of members page by page, until there are enough.
 
-        The search ends after :data:`SEARCH_SECONDS`. The arguments and the
-        result are as for :meth:`members_named`.
+        The search ends after :data:`SEARCH_SECONDS`. :meth:`members_named`
+        describes the arguments and the result.
         """
         ends_at = monotonic() + SEARCH_SECONDS
         members: list[GroupMemberShown] = []
@@ -567,18 +572,19 @@ class Groups(Service, dict=True):
     def _matching(
         self, app: str, members: Sequence[GroupMemberShown], words: Sequence[str]
     ) -> list[GroupMemberShown]:
-        """Return the members among these whose names contain all words."""
+        """Return the given members whose names contain all words."""
         matching = self._named(app, [each.user for each in members], words)
         return [each for each in members if each.user in matching]
 
     def _named(self, app: str, users: Sequence[str], words: Sequence[str]) -> set[str]:
-        """Return the users among these whose names contain all words.
+        """Return the given users whose names contain all words.
 
         A name is the name of the account, or an id that a back end has chosen.
         """
         matching = self.accounts_among(app, users, words)
         for user in users:
-            # The server has chosen an id of digits. It is no name.
+            # The server has chosen an id of digits, so such an id is not a
+            # name.
             if not user.isdecimal() and _has_words(words, user):
                 matching.add(user)
         return matching
@@ -586,8 +592,8 @@ class Groups(Service, dict=True):
     def _charge_search(self, payer: tuple[str, str] | None, began_at: float) -> None:
         """Charge a user for the milliseconds of a search.
 
-        The search began at this monotonic time. Searches of back ends (a
-        ``payer`` of None) are free.
+        ``began_at`` is when the search began, by the monotonic clock. ``payer``
+        is the key of the user, or None for a back end, which pays nothing.
         """
         if payer is not None:
             self.searches.charge(payer, int((monotonic() - began_at) * 1000))
@@ -597,8 +603,8 @@ class Groups(Service, dict=True):
     ) -> list[GroupMemberShown]:
         """Return a page of the members of a group, as they are shown.
 
-        It has at most ``limit`` members with ids after ``after``, ordered by
-        id. Mutes that have ended are shown as 0.
+        The page has at most ``limit`` members with ids after ``after``, ordered
+        by id. Mutes that have ended are shown as 0.
         """
         rows = self.store.part(MessageLog).conversations.members(
             app, group, after, limit
@@ -607,7 +613,7 @@ class Groups(Service, dict=True):
         members = []
         for row in rows:
             member = GroupMemberShown(row.user, row.role, muted_until=0)  # type: ignore[arg-type]
-            # An ended mute stays in the row.
+            # A mute that has ended stays in the row.
             if row.muted_until > now:
                 member.muted_until = row.muted_until
             members.append(member)
@@ -627,10 +633,11 @@ class Groups(Service, dict=True):
     ) -> tuple[Group, Added]:
         """Create a group with an owner and other users.
 
-        Users among ``strangers`` are invited, not added. ``by_user``: the owner
-        creates the group, not a back end in the name of the owner. Only then
-        the group counts against the owner's limit. Raises BadGroup, NotAllowed,
-        TooManyRequests and TooManyMembers.
+        Users among ``strangers`` are invited, not added. ``by_user`` is True if
+        the owner creates the group, and False if a back end does so in the name
+        of the owner. Only in the first case, the group counts against the
+        owner's limit. Raises BadGroup, NotAllowed, TooManyRequests and
+        TooManyMembers.
         """
         _check_texts({"name": name, "description": kind.description})
         if kind.everybody:
@@ -652,15 +659,15 @@ class Groups(Service, dict=True):
             everybody=kind.everybody,
         )
         group = self.show(app, _unless_rejected(change).conversation, owner)
-        # Invitations are sent last, so that a stranger who accepts at once
-        # finds the group.
+        # Invitations are sent last, so that the group already exists if a
+        # stranger accepts at once.
         invited = self._invite_strangers(app, group.id, owner, users, strangers)
         return group, Added(others, invited)
 
     def _others_of(
         self, owner: str, users: Sequence[str], strangers: Collection[str]
     ) -> list[str]:
-        """Return the members of a new group besides its owner, each once.
+        """Return the members of a new group except its owner, each once.
 
         Strangers are not added. Raises TooManyMembers.
         """
@@ -677,9 +684,9 @@ class Groups(Service, dict=True):
     def invite(
         self, app: str, group: int, by: str, users: Sequence[str]
     ) -> tuple[str, ...]:
-        """Add members to a group, and return the new ones.
+        """Add members to a group, and return the new members.
 
-        Only the owner and admins may add somebody who was removed. Raises
+        Only the owner and admins may add a user who was removed. Raises
         BadGroup, NotAllowed and TooManyMembers.
         """
         log = self._log_with(group)
@@ -700,7 +707,7 @@ class Groups(Service, dict=True):
         """Return the users among ``users`` whom a user can only invite, not
         add.
 
-        Raises ServiceRefused if there are some, and the node cannot send
+        Raises ServiceRefused if there are such users, but the node cannot send
         invitations.
         """
         strangers = self.relations.strangers_among(app, by, users)
@@ -720,11 +727,12 @@ class Groups(Service, dict=True):
     ) -> Added:
         """Add members to a group, and invite the users who are ``strangers``.
 
-        It needs the rights of :meth:`invite`.
+        ``by`` needs the same rights as for :meth:`invite`.
         """
         acquaintances = [user for user in users if user not in strangers]
         new_members: tuple[str, ...] = ()
-        # Without any users, `invite` still checks the group and the permission.
+        # `invite` is also called if there are no users at all, because it
+        # checks the group and the permission.
         if acquaintances or not strangers:
             new_members = self.invite(app, group, by, acquaintances)
         invited = self._invite_strangers(app, group, by, users, strangers)
@@ -738,9 +746,9 @@ class Groups(Service, dict=True):
         users: Sequence[str],
         strangers: Collection[str],
     ) -> Sequence[str]:
-        """Send an invitation to each of the users who is a stranger.
+        """Send an invitation to each user who is a stranger.
 
-        Returns the users to whom one was sent.
+        Returns the users to whom an invitation was sent.
         """
         if self._send_invitations is None or not strangers:
             return ()
@@ -772,15 +780,16 @@ class Groups(Service, dict=True):
     ) -> bool:
         """Add a user who has accepted an invitation.
 
-        ``invited_by`` is the member who has invited; ``""``: a back end.
-        ``by_user``: the user accepts, not a back end in the name of the user.
-        ``sent`` is the Unix second at which the invitation was sent to this
-        user alone; 0: the invitation is for anybody. A user who was removed
-        needs an invitation that an admin has sent since.
+        ``invited_by`` is the member who has invited the user, or ``""`` for a
+        back end. ``by_user`` is True if the user accepts, and False if a back
+        end does so in the name of the user. ``sent`` is the Unix second at
+        which the invitation was sent to this user alone, or 0 if the invitation
+        is for anybody. A user who was removed needs an invitation that an admin
+        has sent since.
 
-        Returns False if the user is a member already. Raises TooManyRequests,
-        TooManyMembers, and NotAllowed if the member may no longer invite.
-        Raises UnknownGroup also if a new member does not meet the condition.
+        Returns False if the user is already a member. Raises TooManyRequests,
+        TooManyMembers, and NotAllowed if the member may no longer invite. Also
+        raises UnknownGroup if a new member does not meet the condition.
         """
         if sent and self._is_led_by(app, group, invited_by):
             self._removals.forget(app, group, [user], sent)
@@ -802,15 +811,17 @@ class Groups(Service, dict=True):
     def join(self, app: str, group: int, user: str, by_user: bool = True) -> Group:
         """Add a user to an open group, and return the group.
 
-        ``by_user``: the user joins, not a back end in the name of the user.
-        Raises NotAllowed, TooManyRequests and TooManyMembers.
+        ``by_user`` is True if the user joins, and False if a back end does so
+        in the name of the user. Raises NotAllowed, TooManyRequests and
+        TooManyMembers.
         """
         if by_user:
             self._check_gathering(app, user)
 
-        # Checked under the lock of the log. A member may join again.
+        # The log runs this check under its lock. If a member joins again,
+        # nothing happens.
         def right(state: GroupState) -> Rejected | None:
-            """Refuse users who are no members of a group that is not open."""
+            """Refuse users who are not members, unless the group is open."""
             if state.open or user in state.roles:
                 return None
             return _OUTSIDER
@@ -830,19 +841,19 @@ class Groups(Service, dict=True):
     ) -> bool:
         """Add a user who wants to join a group.
 
-        Returns whether the user is a new member. With ``by_user``, a new
+        Returns whether the user is a new member. If ``by_user``, a new
         membership counts against the user's limit. ``invited_by`` is the maker
-        of the invitation; ``""``: a back end, or the group is open. A user who
-        was removed, or who does not meet the ``condition``, is refused with
-        UnknownGroup.
+        of the invitation. It is ``""`` for a back end, or if the group is open.
+        A user who was removed, or who does not meet the ``condition``, is
+        refused with UnknownGroup.
         """
         log = self._log_with(group)
         if by_user:
             self.creations.require((app, user))
 
         def may_enter(sql: Statements) -> bool:
-            """Tell whether the user may join: not removed, and the condition is
-            met."""
+            """Tell whether the user was not removed, and meets the
+            condition."""
             if removed_among(sql, app, group, [user]):
                 return False
             return condition is None or condition(sql)
@@ -861,7 +872,7 @@ class Groups(Service, dict=True):
             )
             is_new = bool(_unless_rejected(joined).users)
         finally:
-            # Nothing was joined, so it must not count.
+            # The user has not joined, so the attempt must not count.
             if by_user and not is_new:
                 self.creations.give_back((app, user))
         return is_new
@@ -869,7 +880,8 @@ class Groups(Service, dict=True):
     def set_open(self, app: str, group: int, by: str, is_open: bool) -> Group:
         """Open a group, so that anybody may join, or close it.
 
-        Raises NotAllowed, also for a group of everybody.
+        Raises NotAllowed if ``by`` may not do this, or for a group of
+        everybody.
         """
         words = "only the owner and admins open and close a group"
         right = _not_of_everybody(_needs_role(by, ADMIN, words))
@@ -880,9 +892,9 @@ class Groups(Service, dict=True):
     def set_everybody(
         self, app: str, group: int, by: str, everybody: Everybody
     ) -> Group:
-        """Set which users are members without joining; ``""``: nobody.
+        """Set which users are members without joining. ``""`` means nobody.
 
-        Members stay members. Raises NotAllowed, and BadGroup in an app without
+        Members stay members. Raises NotAllowed, or BadGroup in an app without
         accounts.
         """
         self._check_everybody(app, by)
@@ -908,8 +920,8 @@ class Groups(Service, dict=True):
     def leave(self, app: str, group: int, user: str) -> None:
         """End the membership of a user who leaves.
 
-        If the owner leaves, the first admin becomes the owner, else the first
-        member. Nobody leaves a group of everybody.
+        If the owner leaves, the first admin becomes the owner or, without an
+        admin, the first member. Nobody can leave a group of everybody.
         """
         log = self._log_with(group)
         right = _not_of_everybody(_needs_role(user, MEMBER))
@@ -922,17 +934,18 @@ class Groups(Service, dict=True):
     ) -> tuple[str, ...]:
         """Remove members, and return the users who were members.
 
-        Only the owner or an admin can bring them back, by adding or inviting
-        them. Raises BadGroup and NotAllowed.
+        Later, only the owner or an admin can add or invite these users again.
+        Raises BadGroup and NotAllowed.
         """
         log = self._log_with(group)
         right = _needs_higher_role(by, users)
-        # From a group of everybody, members can remove only bots.
+        # Members can remove only bots from a group of everybody.
         if by:
             right = _not_of_everybody(right, users)
 
         def record_removals(transaction: Any, gone: Sequence[str]) -> None:
-            """Store the removals in the transaction that removes."""
+            """Store the removals in the transaction that removes the
+            members."""
             _record_removals(transaction.sql, app, group, gone)
 
         change = log.groups.leave(
@@ -951,9 +964,9 @@ class Groups(Service, dict=True):
     def delete(self, app: str, group: int, by: str) -> int:
         """Delete a group, and return the number of its members.
 
-        It is closed, its invitations are deleted, and all members are removed.
-        After an error, the owner or a back end may call it again. Raises
-        NotAllowed.
+        The group is closed, its invitations are deleted, and all members are
+        removed. After an error, the owner or a back end may call the method
+        again. Raises NotAllowed.
         """
         log = self._log_with(group)
         right = _needs_role(by, OWNER, "only the owner deletes the group")
@@ -964,8 +977,8 @@ class Groups(Service, dict=True):
                 log.groups.leave(app, group, users=None, by=by, right=right)
             ).users
             count += len(gone)
-            # The owner leaves last. A further call in the name of the owner
-            # would be refused.
+            # The owner leaves last, and is then no longer a member. So a
+            # further call in the name of the owner would be refused.
             if not gone or by in gone:
                 return count
 
@@ -978,7 +991,7 @@ class Groups(Service, dict=True):
         NotAllowed and HandleTaken.
         """
         needed_role = ""  # the option `rename` says which role is needed
-        # A handle mentions people, which guests may not bring together.
+        # A handle brings people together, which guests may not do.
         if "handle" in given:
             self._check_gathering(app, by)
             given = {**given, "handle": spelled(given["handle"])}
@@ -1003,7 +1016,7 @@ class Groups(Service, dict=True):
         )
 
     def mute(self, app: str, group: int, by: str, user: str, until: int) -> None:
-        """Mute a member until a Unix second; 0: end the mute.
+        """Mute a member until a Unix second. 0 ends the mute.
 
         Raises NotAllowed and NoMember.
         """
@@ -1034,7 +1047,7 @@ class Groups(Service, dict=True):
             raise BadGroup("everybody: the app has no accounts")
         if not by:
             return
-        # The role is in the app, not in the group.
+        # This is the role in the app, not in the group.
         roles = [account.role for account in self.accounts.those_of(app, [by])]
         if "owner" not in roles:
             raise NotAllowed("only an owner of the app makes groups of everybody")
@@ -1042,9 +1055,9 @@ class Groups(Service, dict=True):
     def _visible_group(
         self, app: str, group: int, by: str, or_open: bool = False
     ) -> Group:
-        """Return a group that ``by`` may see: a member, or a back end (``""``).
+        """Return a group that ``by``, a member or a back end (``""``), may see.
 
-        With ``or_open``, anybody may see an open group. Raises UnknownGroup if
+        If ``or_open``, anybody may see an open group. Raises UnknownGroup if
         the group does not exist, or ``by`` may not see it. So nobody learns
         which groups exist.
         """
@@ -1066,8 +1079,8 @@ class Groups(Service, dict=True):
     def _log_with(self, group: int) -> MessageLog:
         """Return the message log, for a use of this group.
 
-        Raises UnknownGroup if the node has no database, or the id is 0, which
-        no group has.
+        Raises UnknownGroup if the node has no database, or if the id is 0,
+        because no group has this id.
         """
         if not self.store.has_database or not group:
             raise UnknownGroup(str(group))
@@ -1087,9 +1100,9 @@ def _record_removals(
 
 
 def _state_for(group: Group, by: str) -> GroupState:
-    """Return the state of a group, for checks of what ``by`` may do.
+    """Return the state of a group, for checks of the rights of ``by``.
 
-    It has only the role and the mute of ``by``.
+    The state has only the role and the mute of ``by``.
     """
     muted: set[str] = set()
     if group.muted_until > time():
@@ -1101,7 +1114,7 @@ def _state_for(group: Group, by: str) -> GroupState:
 
 
 def _payer(app: str, by: str) -> tuple[str, str] | None:
-    """Return the key of the user whose time of search is limited.
+    """Return the key of the user who is charged for the time of a search.
 
     Returns None for a back end, which has no limit.
     """
@@ -1126,10 +1139,11 @@ def _count_reached(
 ) -> int:
     """Return the number of users whom a mention of a group would reach.
 
-    The message goes to another ``group``. Its sender ``by`` does not count. 0
-    also if the mention would reach too many users.
+    ``mentioned`` is the group that the message mentions, and ``group`` is the
+    group to which the message goes. The sender ``by`` does not count. The
+    result is also 0 if the mention would reach too many users.
     """
-    # None: too many.
+    # None means too many users.
     reached = conversations.reached(app, mentioned, group) or ()
     return len(set(reached) - {by})
 
@@ -1149,7 +1163,8 @@ def _mentioned(group: Conversation, members: int) -> MentionedGroup:
 
 
 def _roles_of(conversations: ConversationReader, app: str, user: str) -> dict[int, str]:
-    """Return group → the role of a user; empty for a back end (``""``)."""
+    """Return group → the role of a user. The result is empty for a back end
+    (``""``)."""
     if not user:
         return {}
     memberships = _memberships_in_groups(conversations, app, user)
@@ -1166,13 +1181,14 @@ def _search_open_groups(
 ) -> tuple[list[Conversation], int]:
     """Search open groups that have all words in their names and descriptions.
 
-    The newest come first, with ids below ``below``, and at most ``limit``.
-    Returns also the id below which the next search continues; 0: there are no
-    more groups. The search ends after :data:`SEARCH_SECONDS`.
+    Returns at most ``limit`` groups with ids below ``below``, the newest first.
+    The second value is the id below which the next search continues, or 0 if
+    there are no more groups. The search ends after :data:`SEARCH_SECONDS`.
     """
     ends_at = monotonic() + SEARCH_SECONDS
     found: list[Conversation] = []
-    # One group more than fits shows that there is a next page.
+    # One group more than fits is searched, to know whether there is a next
+    # page.
     while len(found) <= limit and monotonic() < ends_at:
         page = conversations.open_groups(app, below, _OPEN_STEP)
         found += [
@@ -1191,9 +1207,9 @@ def _search_open_groups(
 def _has_words(words: Sequence[str], *texts: str) -> bool:
     """Tell whether all words are in these texts together.
 
-    Accents and case make no difference. ``words`` are of
-    :meth:`Statements.words`, which folds them; without words the result is
-    True.
+    Accents and case make no difference. ``words`` come from
+    :meth:`Statements.words`, which folds them. If there are no words, the
+    result is True.
     """
     if not words:
         return True
