@@ -12,37 +12,38 @@ from imserver.plugin.messages import MessageLog, Rejected, RejectReason
 from imserver.plugin.storage import Statements, Store, text_of
 
 WHOLE_SECONDS: Final = 60.0
-"""Time between two counts of accounts and members. If a count has changed, all
-accounts are checked. This finds accounts that were stored later than others
-with greater ids, were imported, or were guests."""
+"""The time between two counts of accounts and members. If a count has changed,
+all accounts are checked. This finds accounts that were imported, that were
+guests, or that were stored later than accounts with greater ids."""
 MOST_JOINING: Final = 200
-"""Accounts that join in one transaction. One entry names them all, and all
-members who are online receive it."""
+"""The most accounts that join in one transaction. One entry names them all, and
+all members who are online receive this entry."""
 _ID_STEP: Final = 20_000
-"""Ids of accounts that one query reads. Only few of them may belong to the
-app."""
+"""The number of ids of accounts that one query reads. Only a few of these
+accounts may belong to the app."""
 _PAUSE_SECONDS: Final = 0.05
-"""Pause after accounts have joined. Messages are stored meanwhile."""
+"""The pause after accounts have joined. In this time, other messages are
+stored."""
 _ACCOUNT_CONDITIONS: Final[dict[Everybody, str]] = {
     "members": "AND bot = 0 AND guest = 0",
     "all": "AND bot = 0",
 }
 """The accounts that belong to a group, as a condition of SQL."""
 _Key = tuple[str, int, Everybody]
-"""(app, group, the users who are its members without joining)."""
+"""(app, group, which users are members without joining)."""
 
 
 class EverybodysGroups(Store.Rows):
     """Adds new accounts to groups of everybody.
 
     A *group of everybody* has all accounts of its app as members. For each
-    group, it remembers up to which account it has looked. All nodes do the
-    work. The log decides under its lock who is new, so nobody joins twice. If a
-    node ends, the others add the remaining accounts.
+    group, this object remembers the last account that was checked. All nodes do
+    this work. The log decides under its lock which users are new, so nobody
+    joins twice. If a node ends, the other nodes add the remaining accounts.
     """
 
     LOOK_SECONDS: ClassVar = 5.0
-    """Time between two calls of :meth:`look`."""
+    """The time between two calls of :meth:`look`."""
 
     def __init__(self, groups: Groups, whole_seconds: float = WHOLE_SECONDS) -> None:
         """Begin with the first account of each group. Nothing is read."""
@@ -56,7 +57,8 @@ class EverybodysGroups(Store.Rows):
         :meth:`_count`."""
         self._whole_seconds = whole_seconds
         self._whole_at = 0.0
-        """The monotonic time of the next counts."""
+        """When the accounts and members are counted next, by the monotonic
+        clock."""
 
     def look(self) -> int:
         """Let new accounts join the groups of everybody.
@@ -73,7 +75,7 @@ class EverybodysGroups(Store.Rows):
         if monotonic() >= self._whole_at:
             self._count_again(groups)
 
-        # Accounts that come later are for the next call.
+        # Accounts that are created later are checked in the next call.
         def newest(sql: Statements) -> int:
             return int(sql.query("SELECT max(id) FROM account")[0][0] or 0)
 
@@ -83,12 +85,12 @@ class EverybodysGroups(Store.Rows):
     def _count_again(self, groups: Sequence[_Key]) -> None:
         """Count the accounts and members of all groups.
 
-        A group with other counts than before starts again with the first
-        account. So accounts that were missed, for example because of an import,
-        are found.
+        If the counts of a group have changed, its accounts are checked again
+        from the first. So accounts that were missed, for example because of an
+        import, are found.
         """
         counts = {key: self._count(*key) for key in groups}
-        # A group that is not everybody's any more is forgotten, too.
+        # A group that is no longer a group of everybody is forgotten, too.
         self._positions = {
             key: last
             for key, last in self._positions.items()
@@ -100,7 +102,8 @@ class EverybodysGroups(Store.Rows):
     def _admit(self, app: str, group: int, whose: Everybody, last: int) -> int:
         """Let accounts join a group that were not checked yet.
 
-        Their ids are at most ``last``. Returns how many have joined.
+        Accounts with ids up to ``last`` are checked. Returns how many accounts
+        have joined.
         """
         key = (app, group, whose)
         count = 0
@@ -109,7 +112,8 @@ class EverybodysGroups(Store.Rows):
             end = min(after + _ID_STEP, last)
             users, after = self._accounts(app, whose, after, end)
             new = self._missing(app, group, users)
-            # Others can store messages before the next accounts join.
+            # After accounts have joined, there is a pause, so that other
+            # messages can be stored.
             if new:
                 count += self._join(app, group, whose, new)
                 gevent.sleep(_PAUSE_SECONDS)
@@ -119,8 +123,8 @@ class EverybodysGroups(Store.Rows):
     def _missing(self, app: str, group: int, users: list[str]) -> list[str]:
         """Return the users who should join a group.
 
-        They are not its members, were not removed from it, and are not being
-        erased.
+        These are users who are not members, were not removed from the group,
+        and are not being erased.
         """
         if not users:
             return []
@@ -128,19 +132,22 @@ class EverybodysGroups(Store.Rows):
         new = [user for user in users if user not in members]
         if not new:
             return []
-        # Two further queries, which are needed only for new users.
+        # These two queries are needed only if there are new users.
         excluded = self._removals.among(app, group, new) | self._leaving(app)
         return [user for user in new if user not in excluded]
 
     def _join(self, app: str, group: int, whose: Everybody, users: list[str]) -> int:
         """Let users join a group, and return how many have joined.
 
-        The result is 0 if the group is meanwhile for other users.
+        The result is 0 if meanwhile other users are members of the group
+        without joining.
         """
 
-        # Checked under the lock of the log, where the group cannot change.
+        # The log runs this check under its lock, so the group cannot change
+        # meanwhile.
         def right(state: GroupState) -> Rejected | None:
-            """Refuse the change if the group is meanwhile for other users."""
+            """Refuse the change if meanwhile other users are members without
+            joining."""
             if state.everybody == whose:
                 return None
             return Rejected(RejectReason.NOT_ALLOWED)
@@ -172,8 +179,9 @@ class EverybodysGroups(Store.Rows):
     ) -> tuple[list[str], int]:
         """Return the next accounts that belong to a group, ordered by id.
 
-        There are at most :data:`MOST_JOINING`, with ids after ``after`` and up
-        to ``last``. Returns also the id up to which the list is complete.
+        There are at most :data:`MOST_JOINING` accounts, with ids after
+        ``after`` and up to ``last``. The second value is the id up to which the
+        list is complete.
         """
 
         def read(sql: Statements) -> list[int]:
@@ -188,7 +196,7 @@ class EverybodysGroups(Store.Rows):
             return [row[0] for row in rows]
 
         ids = self._store.read(read)
-        # The query has left out accounts with greater ids.
+        # If the list is full, the query has left out accounts with greater ids.
         if len(ids) == MOST_JOINING:
             last = ids[-1]
         return list(map(str, ids)), last

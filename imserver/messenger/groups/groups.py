@@ -1243,10 +1243,10 @@ def _needs_role(by: str, least: str, words: str = "") -> Right:
     """
 
     def right(state: GroupState) -> Rejected | None:
-        """Compare the role of the caller with the needed one."""
+        """Compare the role of the caller with the needed role."""
         if not by:
             return None
-        # Others must not learn that the group exists.
+        # Users who are not members must not learn that the group exists.
         if by not in state.roles:
             return _OUTSIDER
         if _RANK[state.roles[by]] >= _RANK[least]:
@@ -1259,8 +1259,8 @@ def _needs_role(by: str, least: str, words: str = "") -> Right:
 def _needs_option(by: str, option: str, words: str, least: str = "") -> Right:
     """Make a check that the caller has the role that an option demands.
 
-    A muted caller is refused, too. If ``least`` is not empty, it is the needed
-    role, in place of the role of the option.
+    A muted caller is refused, too. If ``least`` is not empty, this role is
+    needed, instead of the role of the option.
     """
 
     def right(state: GroupState) -> Rejected | None:
@@ -1274,11 +1274,11 @@ def _needs_option(by: str, option: str, words: str, least: str = "") -> Right:
 
 
 def _not_of_everybody(check: Right, users: Sequence[str] | None = None) -> Right:
-    """Make a check that ``check`` permits the change in a group that is not
-    everybody's.
+    """Make a check that ``check`` permits the change, and that the group is not
+    a group of everybody.
 
-    A group of everybody permits it only if ``users`` are named, and all are
-    bots.
+    A group of everybody permits the change only if ``users`` are named, and all
+    of them are bots.
     """
 
     def right(state: GroupState) -> Rejected | None:
@@ -1296,7 +1296,7 @@ def _not_of_everybody(check: Right, users: Sequence[str] | None = None) -> Right
 def _needs_higher_role(by: str, users: Sequence[str]) -> Right:
     """Make a check that the caller has a higher role than all named users.
 
-    Users who are no members do not matter.
+    Users who are not members do not matter.
     """
 
     def right(state: GroupState) -> Rejected | None:
@@ -1306,7 +1306,7 @@ def _needs_higher_role(by: str, users: Sequence[str]) -> Right:
         if by not in state.roles:
             return _OUTSIDER
         rank = _RANK[state.roles[by]]
-        # Users who are no members have no role.
+        # Users who are not members have no role.
         roles = [state.roles[user] for user in users if user in state.roles]
         if all(_RANK[role] < rank for role in roles):
             return None
@@ -1321,7 +1321,7 @@ def _needs_higher_role(by: str, users: Sequence[str]) -> Right:
 def _needs_owner_for_role(by: str, user: str, role: str) -> Right:
     """Make a check that the caller may give ``user`` the new ``role``.
 
-    Only the owner gives roles. The owner cannot take a lower role, because a
+    Only the owner may give roles. The owner cannot take a lower role, because a
     group always keeps an owner.
     """
     check_owner = _needs_role(by, OWNER, "only the owner gives roles")
@@ -1347,7 +1347,7 @@ def _check_texts(given: Mapping[str, str]) -> None:
     """
     for text, value in given.items():
         least, most = TEXT_CHARACTERS[text]
-        # A description alone may have several lines.
+        # Only a description may have several lines.
         if text == "description":
             value = value.replace("\n", " ")
         if not is_name(value, least, most):
@@ -1361,7 +1361,7 @@ def _check_texts(given: Mapping[str, str]) -> None:
 def _check_handle(handle: str) -> None:
     """Raise BadGroup if a text cannot be the handle of a group.
 
-    An empty text is valid: the group then has no handle.
+    An empty text is valid, and means that the group has no handle.
     """
     if not handle:
         return
@@ -1378,7 +1378,7 @@ def _check_handle(handle: str) -> None:
 def _unless_rejected(change: T | Rejected) -> T:
     """Return the result of a change of the log.
 
-    If the log has rejected the change, raises the error for the reason.
+    If the log has rejected the change, this raises the error for the reason.
     """
     if isinstance(change, Rejected):
         raise _REFUSALS.get(change.reason, UnknownGroup)(change.detail)
@@ -1451,11 +1451,11 @@ _LIMITS: Final[dict[type[Exception], int]] = dict.fromkeys(
 
 
 class GroupCommands(Struct, frozen=True):
-    """Runs the commands of users on groups. Everything may switch greenlets.
+    """Runs the commands of users on groups. All methods may switch greenlets.
 
-    ``mute_of``: (app, user) → the user's mute; None: the user may send. As over
-    HTTP, a user who creates a group or invites needs an account, and so does
-    each added user.
+    ``mute_of`` takes (app, user), and returns the user's mute, or None if the
+    user may send. As in the HTTP API, a user who creates a group or invites
+    others needs an account. Each added user needs an account, too.
     """
 
     groups: Groups
@@ -1476,7 +1476,7 @@ class GroupCommands(Struct, frozen=True):
         }
 
     def create(self, connection: Connection, command: CreateGroup) -> Reply:
-        """Create a group of the user and others."""
+        """Create a group with the user and other members."""
         app, user = self._with_voice(connection)
         strangers = self._check_members(app, user, command.members)
         group, added = self.groups.create(
@@ -1487,7 +1487,7 @@ class GroupCommands(Struct, frozen=True):
     def ask(self, connection: Connection, command: AskGroups) -> Reply:
         """Answer with a page of the user's groups."""
         app, user = app_and_user(connection)
-        # One group more shows whether there is a next page.
+        # One more group is read, to know whether there is a next page.
         _, page = self.groups.page(app, user, command.after, command.limit + 1)
         views = [_view(each) for each in page[: command.limit]]
         return Reply(ReplyCode.OK, GroupPage(views, len(page) > command.limit))
@@ -1495,7 +1495,7 @@ class GroupCommands(Struct, frozen=True):
     def ask_members(self, connection: Connection, command: AskGroupMembers) -> Reply:
         """Answer with a page of the members of one of the user's groups."""
         app, user = app_and_user(connection)
-        # One member more shows whether there is a next page.
+        # One more member is read, to know whether there is a next page.
         page = self.groups.members(
             app, command.group, user, command.after, command.limit + 1
         )
@@ -1550,13 +1550,14 @@ class GroupCommands(Struct, frozen=True):
     def _check_members(self, app: str, user: str, members: Sequence[str]) -> set[str]:
         """Check that a user may add these members or invite them.
 
-        Returns the users who can only be invited. Raises ServiceRefused if
-        somebody has no account or has blocked the user, or if the node cannot
+        Returns the users who can only be invited. Raises ServiceRefused if a
+        member has no account or has blocked the user, or if the node cannot
         send invitations.
         """
         users = {user, *members}
         accounts = self.groups.accounts_among(app, tuple(users))
-        # Both refusals are the same, so that nobody learns of a block.
+        # Both cases get the same refusal, so that the user does not learn of a
+        # block.
         without_account = users - accounts
         if without_account or self.groups.relations.blocked_by(app, user, members):
             raise ServiceRefused(user, Problems.NOT_ALLOWED)

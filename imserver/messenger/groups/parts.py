@@ -33,7 +33,8 @@ def build(core: Core) -> Parts:
     members are all accounts of the app.
     """
     limits = settings_of(core.config, GroupLimits)
-    # A user creates and joins only so many groups, and searches only so long.
+    # The number of groups that a user creates and joins is limited, and so is
+    # the time of the user's searches.
     creations = core.buckets.make(
         NEW_GROUPS,
         limits.groups_per_user,

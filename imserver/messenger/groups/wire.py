@@ -13,7 +13,7 @@ MAX_NAMED: Final = 1000
 
 
 class CreateGroup(Command, frozen=True, gc=False):
-    """Create a group of the user, its owner, and others."""
+    """Create a group with the user as its owner, and other members."""
 
     name: str
     members: tuple[str, ...]
@@ -35,8 +35,8 @@ class AskGroupMembers(Command, frozen=True, gc=False):
 
 
 class UpdateGroup(Command, frozen=True, gc=False):
-    """Change texts of a group; None: unchanged. ``avatar``: URL of its
-    picture."""
+    """Change texts of a group. A text that is None stays as it is. ``avatar``
+    is the URL of the picture."""
 
     group: int
     name: str | None = None
@@ -78,7 +78,7 @@ def _members(fields: Fields) -> tuple[str, ...]:
 
 
 def _update_group(fields: Fields) -> UpdateGroup:
-    """Read which texts of a group change. Missing texts stay as they are."""
+    """Read the new texts of a group. Missing texts stay as they are."""
     group = fields.needed_id("group")
     texts = {
         name: fields.text(name)
@@ -106,7 +106,7 @@ def _ask_members(fields: Fields) -> AskGroupMembers:
 
 
 def _invite(fields: Fields) -> InviteToGroup:
-    """Read who is added to which group."""
+    """Read the users, and the group to which they are added."""
     return InviteToGroup(fields.needed_id("group"), _members(fields))
 
 

@@ -1,5 +1,5 @@
-"""Searches in stored messages, which take turns, and the filling of their index
-of words.
+"""Searches in stored messages, and fills their index of words. Searches take
+turns.
 
 Every node looks for messages that are not in the index. A claim in the position
 of an index tells which node works on it.
@@ -33,23 +33,23 @@ SEARCH_SECONDS: Final = 10.0
 """How long a search waits for its turn. After that it is refused with the same
 error as when the database does not answer."""
 SEARCHES_WAITING: Final = 40
-"""The most searches that wait. Further ones are refused at once. A search may
-take half a second, so more would wait in vain, and over HTTP each takes one of
-``limits.http_requests``."""
+"""The most searches that wait. Further searches are refused at once. A search
+may take half a second, so further searches would wait in vain. Over HTTP, each
+search also counts against ``limits.http_requests``."""
 _BUDGET_SECONDS: Final = 60.0
 """The period of the limit :data:`SEARCH_MILLISECONDS`."""
 _MERGE_SECONDS: Final = 60.0
-"""Time between two merges of changes into the indexes."""
+"""The time between two merges of changes into the indexes."""
 _LONG_WORK_SECONDS: Final = 0.002
 _REST_SECONDS: Final = 0.004
-"""Work on an index pauses after this time, for this time."""
+"""After this time, work on an index pauses for the same time."""
 
 
 class MessageSearch:
     """Searches messages, with limits.
 
-    Few searches run at a time, so that the database has time for everything
-    else. The time of searches is charged to their users.
+    Only a few searches run at a time, so that the database has time for other
+    work. The time of a search is charged to its user.
     """
 
     def __init__(
@@ -65,10 +65,11 @@ class MessageSearch:
     def search(self, app: str, user: str, wanted: Search) -> tuple[list[Entry], int]:
         """Return a page of the newest results of a search, ordered by id.
 
-        Returns also the id from which the search can be continued; 0: it is
-        complete. :meth:`imserver.messenger.search.search.EntrySearch.find`
-        describes the search. Raises StorageUnavailable, and TooManyRequests if
-        the user has used up their time.
+        The second value is the id from which the search can be continued, or 0
+        if it is complete.
+        :meth:`imserver.messenger.search.search.EntrySearch.find` describes the
+        search. Raises StorageUnavailable, and TooManyRequests if the searches
+        of the user took too long.
         """
         self._time.require((app, user))
         self._take_turn()
@@ -83,15 +84,15 @@ class MessageSearch:
         count = count_fitting(map(page_size, reversed(page)))
         entries = page[len(page) - count :]
         if count < len(page):
-            # The next page begins with the older entries, which did not fit.
+            # The next page begins with the older entries that did not fit.
             upto = entries[0].id
         return entries, upto
 
     def _take_turn(self) -> None:
         """Wait for a turn, at most :data:`SEARCH_SECONDS`.
 
-        Raises StorageUnavailable if no turn comes, or too many searches wait
-        already.
+        Raises StorageUnavailable if no turn comes in this time, or if too many
+        searches already wait.
         """
         has_turn = self._turns.acquire(blocking=False)
         if not has_turn and self._waiting < SEARCHES_WAITING:
@@ -107,8 +108,8 @@ class MessageSearch:
 class WordIndexing:
     """Fills the indexes of words of all apps, in the background.
 
-    It knows how far the index of each app is. A message costs nothing before
-    its segment is complete.
+    The object knows up to which id the index of each app is complete. A message
+    costs nothing before its segment is complete.
     """
 
     def __init__(self, store: Store) -> None:
@@ -116,8 +117,8 @@ class WordIndexing:
         self._store = store
         self._words = store.part(WordIndex)
         self._ends: dict[str, int] = {}
-        """App → the last id of the next segment to add; 0: not looked up
-        yet."""
+        """App → the last id of the next segment to add. 0 means that it was not
+        looked up yet."""
         self._has_begun = False
         self._merged_at = -inf
 
@@ -127,7 +128,8 @@ class WordIndexing:
         Switches greenlets. Raises StorageUnavailable.
         """
         self.look()
-        # One merge of a segment serves all changes of its messages.
+        # Merges are rare, because one merge of a segment covers all changes of
+        # its messages.
         if monotonic() - self._merged_at >= _MERGE_SECONDS:
             self._merged_at = monotonic()
             self.merge()
@@ -143,7 +145,8 @@ class WordIndexing:
         stored = self._store.part(MessageLog)
         known_ids = stored.writer.known
         if not self._has_begun:
-            # Messages that another node, or an earlier release, has stored.
+            # Another node, or an earlier release, may have stored messages of
+            # these apps.
             self._ends = dict.fromkeys(stored.entries.apps(), 0)
             self._has_begun = True
 
@@ -162,7 +165,7 @@ class WordIndexing:
         while is_complete and self._words.fill(app, _rest):
             count += 1
             end, is_complete = self._words.next_end(app)
-        # One segment is the ordinary case, and not worth a line.
+        # One segment is the ordinary case, so it is not logged.
         if count > 1:
             log.info(
                 "the words of %d segments of app %s were added to the index",
@@ -184,7 +187,7 @@ class WordIndexing:
 def _rest() -> None:
     """Pause the work on an index if it has run for some time.
 
-    Messages that are being sent come first.
+    The pause lets messages be sent first.
     """
     if is_long_turn(_LONG_WORK_SECONDS):
         gevent.sleep(_REST_SECONDS)

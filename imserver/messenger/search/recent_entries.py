@@ -24,14 +24,15 @@ _MOST_BYTES: Final = 16 << 20
 _PART_BYTES: Final = 600
 _NUMBER_BYTES: Final = 60
 _ROW_BYTES: Final = 300
-"""Memory of a part, of each of its entries, and of each row in it, in bytes."""
+"""The memory of a part, of each of its entries, and of each of its rows, in
+bytes."""
 
 
 def _part_of(entries: Sequence[Entry]) -> ContentPart:
     """Prepare some consecutive entries for the index.
 
-    Short ASCII texts, which are most of all, are joined to one. They take less
-    memory so, and are divided into words together.
+    Most texts are short ASCII texts. They are joined into one text, which takes
+    less memory, and is divided into words in one step.
     """
     conversations: list[int] = []
     ids: list[int] = []
@@ -63,7 +64,7 @@ def _part_of(entries: Sequence[Entry]) -> ContentPart:
         if len(entry.body) <= LONG_BODY:
             size += len(entry.body)
         else:
-            body = None  # the index does not read it
+            body = None  # the index does not read a long body
         others.append(
             (entry.id, entry.conversation, NUMBERS["message"], entry.type, body)
         )
@@ -82,15 +83,16 @@ class _Run(Struct, eq=False):
     """The id after the last entry."""
     parts: deque[ContentPart] = field(default_factory=deque)
     changed: set[int] = field(default_factory=set)
-    """Messages that these entries have changed."""
+    """The messages that these entries have changed."""
     bytes: int = 0
-    """Memory of the parts, approximately."""
+    """The approximate memory of the parts, in bytes."""
 
 
 class RecentEntries:
     """The newest entries that this node has stored.
 
-    The index of words need not read them again. Never switches greenlets.
+    So the index of words need not read these entries again. Never switches
+    greenlets.
     """
 
     def __init__(self, most_bytes: int = _MOST_BYTES) -> None:
@@ -99,14 +101,15 @@ class RecentEntries:
         self._most_bytes = most_bytes
         self._bytes = 0
         self._runs: dict[str, _Run] = {}
-        """App → its entries. The app that has waited longest for news comes
-        first, and is dropped first."""
+        """App → its entries. The app whose last news is oldest comes first, and
+        is dropped first."""
 
     def add(self, commit: Commit) -> None:
         """Add entries that this node has stored.
 
-        If another node has stored entries in between, the older ones are
-        forgotten. If there is too much, whole apps are forgotten.
+        If another node has stored entries in between, the older entries are
+        forgotten. If the entries need too much memory, whole apps are
+        forgotten.
         """
         run = self._runs.pop(commit.app, None)
         # Another node has stored entries in between.
@@ -117,7 +120,7 @@ class RecentEntries:
             run = _Run(commit.first, commit.first)
         self._runs[commit.app] = run
 
-        # Divide the entries into parts, as the index will take them.
+        # Divide the entries into parts. The index takes whole parts.
         entries = commit.entries
         begin = 0
         while begin < len(entries):
@@ -140,7 +143,7 @@ class RecentEntries:
         """Take the entries of a segment, from the id ``first`` to before
         ``end``.
 
-        Returns them, and the ids of messages among them that were changed
+        Returns the entries, and the ids of their messages that were changed
         later. Both are empty unless this node has stored all these entries.
         Entries before ``end`` are forgotten.
         """
@@ -148,7 +151,7 @@ class RecentEntries:
         if run is None or run.first >= end:
             return [], set()
 
-        # Without all entries of the segment, the index reads the database.
+        # If entries of the segment are missing, the index reads the database.
         has_all = run.first <= first and end <= run.end
         parts = self._take_parts(run, end)
         changed: set[int] = set()

@@ -38,23 +38,25 @@ from imserver.plugin.runtime import Service
 from imserver.plugin.storage import Store
 
 SEARCH_SECONDS: Final = 0.5
-"""Time after which a search returns. The caller may continue it."""
+"""The time after which a search returns. The caller may continue the search."""
 FIRST_STRETCH: Final = 4096
-"""Number of ids that the first step scans, in one transaction."""
+"""The number of ids that the first step scans, in one transaction."""
 _SHORT_SECONDS: Final = 0.005
-"""After a shorter step, the next one scans four times as many ids; after one
-longer than four times this, half as many. So writers wait only briefly."""
+"""If a step was shorter, the next step scans four times as many ids. If a step
+took more than four times this time, the next step scans half as many. So
+writers wait only briefly."""
 STRETCH_GROWTH: Final = 4
 _FIRST_SEGMENTS: Final = 8
 """The number of segments in which the first step looks up the words, and the
 factor by which each next step takes more."""
 _ROWS_AT_ONCE: Final = 256
-"""Rows of the index that one query reads: at most 16 MB."""
+"""The number of rows of the index that one query reads. They have at most 16
+MB."""
 _CHECKED_AT_ONCE: Final = 64
-"""Messages with the words that one query reads."""
+"""The number of messages with the words that one query reads."""
 _MANY_HITS: Final = 2048
-"""If more messages have the words, their conversations are read from the index:
-one of its rows has the conversations of a segment."""
+"""If more messages have the words, their conversations are read from the index,
+where one row has the conversations of a segment."""
 _SHORTEST_STRETCH: Final = 256
 _MOST_UNITS: Final = 8
 """The most words that a scan looks for in SQL. The texts of the hits are
@@ -67,8 +69,8 @@ _IS_FOUND: Final = (
     "WHERE h.log = m.log "
     "AND h.id = m.id AND h.member IN ('', %s))"
 )
-"""Condition: a message that the user has not hidden. Recalled entries and edits
-are hidden from ``''``."""
+"""The SQL condition that the user has not hidden a message. Recalled entries
+and edits are hidden from the user ``''``."""
 
 
 class EntrySearch(Store.Rows):
@@ -80,22 +82,23 @@ class EntrySearch(Store.Rows):
     """
 
     def close(self) -> None:
-        """Do nothing: no search is waiting."""
+        """Do nothing, because no search is waiting."""
 
     def find(self, app: str, user: str, search: Search) -> tuple[list[Entry], int]:
         """Search the messages of a user backwards, the newest first.
 
         The search has a text, a filter, or both. It begins before an id (0: at
-        the end), and is in one conversation or (0) in all. Without text, only
-        the filter decides. Its default types are ``text``, or all types if the
-        search has neither text nor links.
+        the end of the log). It covers one conversation or, if this is 0, all
+        conversations. Without text, only the filter decides. Its default types
+        are ``text``, or all types if the search has neither text nor links.
         :class:`imserver.messenger.search.words.WordQuery` describes how texts
         are found.
 
-        Returns the entries in order, and the id to continue from; 0: the search
-        is complete. Finds only messages that the user may read, and no hidden
-        or recalled ones. Returns after half a second with the result so far,
-        which may be empty. Each step is a transaction of its own.
+        Returns the entries in order, and the id from which to continue, or 0 if
+        the search is complete. Only messages that the user may read are found,
+        without hidden and recalled messages. After half a second, the method
+        returns the result so far, which may be empty. Each step is a
+        transaction of its own.
         """
         conditions = _Conditions(user, search)
         start = read_log(self._store, app, _start, nothing=None)
@@ -104,7 +107,8 @@ class EntrySearch(Store.Rows):
 
         head, indexed = start
         floor, upto = self._range_of(search, head)
-        # The index has only words, and only of the messages before `indexed`.
+        # The index has only words, and only messages before `indexed`. Other
+        # messages are scanned.
         scan_begin = indexed if search.text else 0
         scan = _Scan(self._store, head.number, conditions, scan_begin, FIRST_STRETCH)
         look_up = _LookUp(self._store, head.number, conditions, scan)
@@ -113,8 +117,8 @@ class EntrySearch(Store.Rows):
     def _range_of(self, search: Search, head: LogHead) -> tuple[int, int]:
         """Return the range of ids in which messages can match a search.
 
-        The range has the ids after the first number, up to the second one. A
-        filter of time makes it smaller.
+        The range has the ids after the first number, up to the second number. A
+        filter of time makes the range smaller.
         """
         filter = search.filter
         upto = last_before(head, search.before)
@@ -130,15 +134,16 @@ def _newest_page(
 ) -> tuple[list[Entry], int]:
     """Search from the id ``upto`` back to ``floor``, until a page is full.
 
-    A page has at most ``limit`` entries. Returns it, and the id to continue
-    from; 0: the search is complete. If the time is over, the page may not be
-    full.
+    A page has at most ``limit`` entries. Returns the page, and the id from
+    which to continue, or 0 if the search is complete. If the time is over, the
+    page may not be full.
     """
     found: list[Entry] = []
     deadline = monotonic() + SEARCH_SECONDS
     while upto > floor:
         method = scan if upto >= scan.begin else look_up
-        # One more than fits on the page, to know whether another page follows.
+        # One more entry than fits is searched, to know whether another page
+        # follows.
         entries, upto = method.step(floor, upto, limit + 1 - len(found))
         found = entries + found
         if len(found) > limit:
@@ -166,7 +171,8 @@ class _Conditions:
         self.conversation = search.conversation
         self.words = WordQuery(search.text)
         self.match_nothing = bool(search.text) and not self.words.units
-        """Whether the text has no word, so that no message can match."""
+        """Whether there is a text, but it has no word, so that no message can
+        match."""
         self._filter = search.filter
         self._types = search.filter.types
         if not self._types and (search.text or search.filter.link):
@@ -176,8 +182,8 @@ class _Conditions:
         """Return the SQL condition for the message ``m``, and its values.
 
         Example: ``("m.sender = %s AND m.time_ms >= %s", ["7",
-        1700000000000])``. With ``with_words``, the condition also leaves out
-        most messages without the words.
+        1700000000000])``. If ``with_words``, the condition also leaves out most
+        messages without the words.
         """
         parts, values = self._sql_of_filter()
         if with_words:
@@ -192,7 +198,8 @@ class _Conditions:
         return " AND ".join(parts) or "1 = 1", values
 
     def _sql_of_filter(self) -> tuple[list[str], list[Any]]:
-        """Return conditions for the sender, the time and the type, with values."""
+        """Return conditions for the sender, the time and the type, and their
+        values."""
         parts: list[str] = []
         values: list[Any] = []
         if self._filter.sender:
@@ -210,10 +217,10 @@ class _Conditions:
         return parts, values
 
     def _sql_of_words(self, engine: str) -> tuple[list[str], list[str]]:
-        """Return a condition for each word, with values.
+        """Return a condition for each word, and the values.
 
-        They may also hold for messages without the words: a body in other
-        letters has many spellings, and JSON may have escapes in place of them.
+        A message may meet the conditions without having the words, because a
+        body in other letters has many spellings, and JSON may have escapes.
         Such bodies are checked later.
         """
         contains, is_not_plain = _MATCHES[engine]
@@ -228,9 +235,9 @@ class _Conditions:
         return parts, values
 
     def matching(self, entries: list[Entry]) -> list[Entry]:
-        """Return the entries among these that meet the conditions.
+        """Return the given entries that meet the conditions.
 
-        Long texts take time, so other greenlets get turns meanwhile.
+        Long texts take time, so other greenlets may run meanwhile.
         """
         hits = []
         for entry in entries:
@@ -243,7 +250,7 @@ class _Conditions:
     def _match(self, entry: Entry) -> bool:
         """Tell whether the words and the links of an entry match.
 
-        SQL has checked the other conditions.
+        The database has already checked the other conditions.
         """
         if entry.kind == "recall":
             # The message was edited after the user had left the group.
@@ -263,7 +270,7 @@ class _Scan(Service):
     _log: int
     _conditions: _Conditions
     begin: int
-    """The id from which on messages are scanned. Older ones are in the
+    """The id from which on messages are scanned. Older messages are in the
     index."""
     _stretch: int
     """The number of ids that the next step scans."""
@@ -272,9 +279,9 @@ class _Scan(Service):
         """Scan the next stretch of ids, from ``upto`` backwards, at most to
         ``floor``.
 
-        Returns the newest hits, at most ``count``, and the id from which the
+        Returns at most ``count`` of the newest hits, and the id from which the
         search goes on. The length of the next stretch depends on the time that
-        this one took.
+        this stretch took.
         """
         began_at = monotonic()
         after = max(upto - self._stretch, floor, self.begin - 1)
@@ -302,8 +309,8 @@ class _Scan(Service):
     def _read(self, after: int, upto: int, count: int, sql: Statements) -> list[Entry]:
         """Read the newest entries with ``after < id <= upto`` that may match.
 
-        There are at most ``count``, ordered by id. Some of them may not match,
-        because SQL compares only roughly.
+        At most ``count`` entries are returned, ordered by id. Some of them may
+        not match, because SQL compares texts only roughly.
         """
         user = self._conditions.user
         condition, values = self._conditions.sql(sql.engine, with_words=True)
@@ -354,27 +361,29 @@ class _LookUp:
         self._segments_read = 0
         """The number of segments that were read until now."""
         self._conversations: set[int] | None = None
-        """The conversations of the user; None: not read yet."""
+        """The conversations of the user. None means that they were not read
+        yet."""
         self._segments_at_once = _FIRST_SEGMENTS
         """The number of segments in which the next step looks."""
         self._unchecked: list[int] = []
-        """Messages that have the words by the index, and are not checked yet,
-        in order."""
+        """The messages, in order, that have the words according to the index,
+        but were not checked yet."""
         self._before_unchecked = 0
-        """The last id before the segments of these messages."""
+        """The last id before the segments of the unchecked messages."""
 
     def step(self, floor: int, upto: int, count: int) -> tuple[list[Entry], int]:
         """Check the next messages with the words, from ``upto`` backwards.
 
-        The search goes at most to the id ``floor``. Returns the hits, at most
-        :data:`_CHECKED_AT_ONCE`, and the id from which the search goes on. The
-        caller leaves out hits beyond ``count``.
+        The search goes at most to the id ``floor``. Returns at most
+        :data:`_CHECKED_AT_ONCE` hits, and the id from which the search goes on.
+        The caller leaves out hits beyond ``count``.
         """
         if not self._unchecked:
             terms = self._terms_together()
             indexed, part = self._next_part(floor, upto, terms)
             if indexed <= upto:
-                # The index was erased, and is being filled anew: scan instead.
+                # The index was erased, and is being filled anew. So the
+                # messages are scanned instead.
                 self._scan.begin = indexed
                 return [], upto
             if part is None:
@@ -388,8 +397,9 @@ class _LookUp:
     def _check_some(self) -> tuple[list[Entry], int]:
         """Check the newest of the unchecked messages.
 
-        Returns the hits, and the id from which the search goes on. The index
-        does not know who may read a message, and may be wrong.
+        Returns the hits, and the id from which the search goes on. The messages
+        must be checked, because the index may be wrong, and does not know which
+        users may read a message.
         """
         ids_to_check = self._unchecked[-_CHECKED_AT_ONCE:]
         self._unchecked = self._unchecked[:-_CHECKED_AT_ONCE]
@@ -407,8 +417,9 @@ class _LookUp:
     ) -> tuple[int, IndexPart | None]:
         """Read the next segments of the index, with the rows of these terms.
 
-        Returns also the id before which the index is complete. The part is None
-        if there are no segments between ``floor`` and ``upto``.
+        The first value is the id before which the index is complete. The second
+        value, the part, is None if there are no segments between ``floor`` and
+        ``upto``.
         """
         segments = min(
             self._segments_at_once, _ROWS_AT_ONCE // len(buckets_with(terms))
@@ -427,15 +438,16 @@ class _LookUp:
     def _terms_together(self) -> list[Term]:
         """Return the terms whose rows the next query reads together.
 
-        These are the rarest term, and each next one as long as most segments
-        have all terms before it.
+        These are the rarest term, and further terms as long as most segments
+        have all earlier terms.
         """
         self._terms.sort(key=self._hit_counts.__getitem__)
         terms = []
         for term in self._terms:
             terms.append(term)
-            # With fewer hits than segments, some segments do not have the term.
-            # The rows of the next terms are then read for the others alone.
+            # If there are fewer hits than segments, some segments do not have
+            # the term. The rows of the next terms are then read only for the
+            # segments that have it.
             if self._hit_counts[term] < self._segments_read:
                 break
         return terms
@@ -443,11 +455,12 @@ class _LookUp:
     def _ids_in(self, part: IndexPart, terms_read: Sequence[Term]) -> set[int]:
         """Return the messages of these segments that may have all terms.
 
-        Some may be in conversations of others. ``terms_read`` are the terms
-        whose rows ``part`` has.
+        Some of them may be in conversations of other users. ``terms_read`` are
+        the terms whose rows ``part`` has.
         """
         ids: set[int] = set()
-        # Changed and long messages are checked, whatever the index has.
+        # Changed and long messages are always checked, because the index does
+        # not have all their words.
         if part.others:
             mine = self._own_conversations()
             ids = {id for id, conversation in part.others if conversation in mine}
@@ -457,11 +470,11 @@ class _LookUp:
     def _ids_by_index(
         self, part: IndexPart, terms_read: Sequence[Term]
     ) -> Iterable[int]:
-        """Return the messages of these segments that have all terms by the
-        index.
+        """Return the messages of these segments that have all terms according
+        to the index.
 
-        A few may be in conversations of others: they are checked later.
-        ``terms_read`` are the terms whose rows ``part`` has.
+        A few of them may be in conversations of other users. They are checked
+        later. ``terms_read`` are the terms whose rows ``part`` has.
         """
         self._segments_read += len(part.segments)
         offsets_of = self._offsets_with_all(part, terms_read)
@@ -469,7 +482,7 @@ class _LookUp:
         if count > _MANY_HITS:
             self._remove_foreign(offsets_of)
         ids = _ids_of(offsets_of)
-        # Fewer messages are checked by a single query anyway.
+        # If there are fewer messages, a single query checks all of them anyway.
         if _CHECKED_AT_ONCE < count <= _MANY_HITS:
             return self._own_among(ids)
         return ids
@@ -479,8 +492,8 @@ class _LookUp:
     ) -> dict[int, set[int]]:
         """Return segment → the offsets of its messages with all terms.
 
-        The terms are looked up one after the other, the rarest first, so that
-        few segments are left for the others. Segments without such messages
+        The terms are looked up one after another, the rarest first, so that few
+        segments are left for the other terms. Segments without such messages
         are left out.
         """
         # Segment → the offsets of its messages with all terms until now.
@@ -490,7 +503,8 @@ class _LookUp:
             pages: Iterable[Sequence[Row]] = [part.rows]
             if term not in terms_read:
                 pages = self._rows_with(term, list(offsets_of))
-            # After the rarest term, only segments with all earlier terms count.
+            # For all terms after the rarest, only segments with all earlier
+            # terms count.
             within = offsets_of if number else None
             offsets = _look_up(term, pages, within)
             self._hit_counts[term] += sum(map(len, offsets.values()))
@@ -521,7 +535,7 @@ class _LookUp:
                 serve_others()
 
     def _own_among(self, ids: Sequence[int]) -> list[int]:
-        """Return the messages among these that are in conversations of the
+        """Return the messages with these ids that are in conversations of the
         user."""
         mine = self._own_conversations()
         statement = (
@@ -540,12 +554,12 @@ class _LookUp:
     def _own_conversations(self) -> set[int]:
         """Return the conversations whose messages can match.
 
-        This is the one of the search, or all in which the user is or was a
-        member.
+        This is the conversation of the search, or all conversations in which
+        the user is or was a member.
         """
         if self._conditions.conversation:
             return {self._conditions.conversation}
-        # Read once for the whole search.
+        # The conversations are read only once for the whole search.
         if self._conversations is None:
             statement = (
                 "SELECT DISTINCT conversation FROM membership "
@@ -557,7 +571,7 @@ class _LookUp:
         return self._conversations
 
     def _readable(self, ids: Sequence[int], sql: Statements) -> list[Entry]:
-        """Return the messages among these that the user may read, and that
+        """Return the messages with these ids that the user may read, and that
         match the filter."""
         user = self._conditions.user
         condition, values = self._conditions.sql(sql.engine, with_words=False)
@@ -578,7 +592,7 @@ def _look_up(
     """Return segment → the offsets of its messages with a term.
 
     ``pages`` are rows of the index: (segment, bucket, terms). Only the segments
-    ``within`` count; None means all segments.
+    in ``within`` count. None means all segments.
     """
     buckets = buckets_of(term)
     offsets_of: dict[int, set[int]] = {}

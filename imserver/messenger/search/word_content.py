@@ -35,12 +35,13 @@ _OWN_TERMS: Final = 16
 """The number of terms for which each message has room in its segment. Further
 terms are taken from :data:`_SPARE_TERMS`."""
 _SPARE_TERMS: Final = 65_536
-"""Limit of the terms above :data:`_OWN_TERMS` of all messages of a segment
-together. Messages that exceed it are long. So collecting a segment takes at
-most 25 MB, and long messages cannot keep others out of the index."""
+"""The most terms above :data:`_OWN_TERMS` that all messages of a segment
+together may have. A message that exceeds the limit is long. So collecting a
+segment takes at most 25 MB, and long messages cannot keep other messages out of
+the index."""
 MOST_ROW_BYTES: Final = 65_536
-"""The most bytes of a row. If it would be larger, messages with many terms in
-its bucket become long."""
+"""The most bytes of a row. If a row would be larger, messages with many terms
+in its bucket become long."""
 _PAUSE_CHARACTERS: Final = 2048
 """After this number of characters, collecting terms lets other greenlets
 run."""
@@ -73,16 +74,17 @@ def _spaced_bytes() -> bytes:
 _SPACED: Final = _spaced_bytes()
 
 ContentRow = tuple[int, int, int, str, bytes | None]
-"""(id, conversation, number of the kind, type, body; None: it is too long)."""
+"""(id, conversation, number of the kind, type, body). The body is None if it is
+too long."""
 Pause = Callable[[], object]
 """A function that long work calls again and again. It may switch greenlets."""
 
 
 def _spaced(texts: bytes) -> list[str]:
-    """Return, for each of these texts, its words with spaces in between.
+    """Return the words of each text, with spaces in between.
 
-    ``texts`` are ASCII texts that a separator joins. Splitting the result takes
-    a third of the time of :func:`terms_of`.
+    ``texts`` are ASCII texts, joined by a separator. Splitting the results
+    takes a third of the time of :func:`terms_of`.
     """
     return texts.translate(_SPACED).decode("latin-1").split(SEPARATOR.decode("latin-1"))
 
@@ -93,7 +95,7 @@ class ContentPart(Struct, frozen=True):
     first: int
     """The id of the first entry."""
     conversations: list[int]
-    """The conversation of each entry; 0: nobody searches it."""
+    """The conversation of each entry, or 0 if nobody searches the entry."""
     ids: list[int]
     """The messages with short ASCII texts. ``texts`` has these texts, as
     :func:`_spaced` takes them."""
@@ -103,20 +105,20 @@ class ContentPart(Struct, frozen=True):
     changed: list[int]
     """The messages that the entries edit or recall."""
     size: int
-    """Bytes of memory, approximately."""
+    """The approximate memory of the part, in bytes."""
 
 
 class SegmentContent:
     """Collects the terms of the messages of a segment, for the index.
 
-    A *long* message has too many terms: the index only notes that its text must
-    be compared.
+    A *long* message has too many terms. For such a message, the index only
+    notes that its text must be compared.
     """
 
     def __init__(self, first: int) -> None:
         """Begin without messages. ``first`` is the first id of the segment."""
         self.long: set[int] = set()
-        """The offsets of long messages: the index does not have all their
+        """The offsets of long messages. The index does not have all their
         terms."""
         self.conversation_of: dict[int, int] = {}
         """Offset → the conversation of the entry. Rooms have no members, so
@@ -131,13 +133,13 @@ class SegmentContent:
     def add(self, rows: Iterable[ContentRow], pause: Pause) -> None:
         """Add entries to the segment.
 
-        Short ASCII texts are collected, and divided into words together, which
-        is faster. ``pause`` is called again and again, so that other greenlets
-        run.
+        Short ASCII texts are collected, and divided into words in one step,
+        which is faster. ``pause`` is called again and again, so that other
+        greenlets run.
         """
         offsets: list[int] = []
         bodies: list[bytes] = []
-        characters = 0  # since the last pause
+        characters = 0  # the number since the last pause
         for id, conversation, kind, type, body in rows:
             offset = id - self._first
             self.conversation_of[offset] = conversation
@@ -173,8 +175,8 @@ class SegmentContent:
     def add_part(self, part: ContentPart, gone: Collection[int], pause: Pause) -> None:
         """Add the entries of a part, which this node has prepared in advance.
 
-        The texts of the messages ``gone`` are left out, because they have
-        changed since.
+        The texts of the messages ``gone`` are left out, because these texts
+        have changed since.
         """
         first_offset = part.first - self._first
         for offset, conversation in enumerate(part.conversations, first_offset):
@@ -198,8 +200,9 @@ class SegmentContent:
     def _within_limits(self, offset: int, terms: Collection[str]) -> list[str]:
         """Return the terms of a message, if they are within the limits.
 
-        A message has a limit, and all messages of the segment together have
-        one. Otherwise the message is noted as long, and the result is empty.
+        There is a limit for each message, and a limit for all messages of the
+        segment together. If a limit is exceeded, the message is noted as long,
+        and the result is empty.
         """
         spare = max(len(terms) - _OWN_TERMS, 0)
         if len(terms) > MOST_TERMS or spare > self._spare:
@@ -216,15 +219,16 @@ class SegmentContent:
         # Without any text, there is one empty line.
         for offset, line in zip(offsets, lines, strict=False):
             words = line.split()
-            # At most so many terms: a long word is split into several.
+            # This is the most terms that the line can have, because a long word
+            # is split into several terms.
             if len(words) + len(line) // TERM_LENGTH > _OWN_TERMS:
                 words = self._within_limits(offset, terms_of(line))
             self._put(offset, words)
 
     def _put(self, offset: int, words: list[str]) -> None:
         """Add the terms of a message. Long words are cut."""
-        # Written for speed, because this runs for each word of each message.
-        # Comparing objects is faster than comparing numbers.
+        # This is written for speed, because it runs for each word of each
+        # message. Comparing objects is faster than comparing numbers.
         offsets_of = self._terms
         for term in words:
             if len(term) > TERM_LENGTH:
@@ -235,7 +239,7 @@ class SegmentContent:
                 continue
             if not isinstance(before, list):
                 offsets_of[term] = [before, offset]
-            elif before[-1] is not offset:  # a word that the message has again
+            elif before[-1] is not offset:  # otherwise the message has the word again
                 before.append(offset)
 
     def buckets(self, pause: Pause) -> dict[int, Terms]:
@@ -269,8 +273,8 @@ class SegmentContent:
     def _conversations_row(self) -> bytes:
         """Return the row with the conversations of the entries.
 
-        It has the conversations, each once, and for each entry the number of
-        its conversation.
+        The row has each conversation once, and for each entry the number of its
+        conversation.
         """
         number_of: dict[int, int] = {}
         numbers = [_NO_CONVERSATION] * SEGMENT
@@ -280,7 +284,7 @@ class SegmentContent:
         return struct.pack(f"<H{count}q{SEGMENT}H", count, *number_of, *numbers)
 
     def packed(self, terms: Terms) -> bytes:
-        """Return the row with these terms; ``b""`` without terms.
+        """Return the row with these terms, or ``b""`` if there are no terms.
 
         If the row is too large, messages with many terms in it become long, and
         are left out. The limit is lowered until the row is small enough.
@@ -300,7 +304,7 @@ class SegmentContent:
 
 
 def _term_counts(terms: Terms) -> Counter[int]:
-    """Return, for the offset of each message, the number of its terms."""
+    """Return the offset of each message → the number of its terms."""
     counts: Counter[int] = Counter()
     for offsets in terms.values():
         counts.update(listed(offsets))
@@ -316,7 +320,8 @@ def _blank_lines(lines: list[str], ids: Sequence[int], gone: Collection[int]) ->
 
 
 def _row_of(terms: Terms) -> bytes:
-    """Encode the terms of a bucket; ``b""`` without terms."""
+    """Encode the terms of a bucket. If there are no terms, the result is
+    ``b""``."""
     if not terms:
         return b""
     return encode_terms(terms)
