@@ -2,12 +2,12 @@
 are marked as unread, folders, and drafts.
 
 An *arrangement* is the set of these properties of one conversation. It belongs
-to the user, and holds on all their devices. The server stores it and sends it
-to the other devices; clients apply it. An archived conversation comes back with
-a newer entry unless it is muted, and a mark ends when the user reads a newer
-entry. Arrangements name the entry, so the server need not look at messages,
-receipts and mutes. The names of the folders are one list for each user; an
-arrangement says in which of them its conversation is.
+to the user, and is valid on all devices of the user. The server stores it and
+sends it to the other devices. Clients apply it. An archived conversation comes
+back with a newer entry unless it is muted, and a mark ends when the user reads
+a newer entry. Arrangements name the entry, so the server need not look at
+messages, receipts and mutes. Each user has one list with the names of the
+folders. An arrangement says in which folders its conversation is.
 """
 
 from imserver.messenger.inbox import api

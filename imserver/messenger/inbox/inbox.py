@@ -45,9 +45,9 @@ from imserver.plugin.wire import (
 class Inbox(Struct, frozen=True):
     """Stores arrangements, and sends them to other sessions of the user.
 
-    An *arrangement* is how a user has a conversation in the list: pinned,
+    An *arrangement* says how a user has arranged a conversation: pinned,
     archived, in folders, with a draft. ``send`` delivers a signal to all
-    sessions but one. ``changes`` is the rate of changes of a user.
+    sessions except one. ``changes`` limits the rate of changes of a user.
     """
 
     store: Store
@@ -76,8 +76,8 @@ class Inbox(Struct, frozen=True):
         """Change a user's arrangement of a conversation, and return it.
 
         The user's sessions on all nodes, except ``besides``, get a signal.
-        ``by_user``: the user makes the change, not a back end; only then it
-        counts against the user's limit.
+        ``by_user`` is True if the user makes the change, and False if a back
+        end does. Only changes by the user count against the user's limit.
 
         Switches greenlets. Raises ArrangementRefused (the user was never in the
         conversation, or has too many pins or drafts), TooManyRequests and
@@ -100,7 +100,7 @@ class Inbox(Struct, frozen=True):
         A former member still has the conversation in the list.
         """
         if not self.store.has_database:
-            # A change would create the database.
+            # There is no conversation, and a change would create the database.
             return False
         conversations = self.store.part(MessageLog).conversations
         member = conversations.member(app, conversation, user, or_left=True)
@@ -117,10 +117,10 @@ class Inbox(Struct, frozen=True):
     ) -> FolderList:
         """Replace the folders of a user by this ordered list, and return it.
 
-        Ids of removed folders stay in arrangements, without a meaning.
-        ``by_user``: only a change of the user counts against the user's limit.
-        The session ``besides`` gets no signal. Switches greenlets; raises
-        TooManyRequests and StorageUnavailable.
+        Ids of removed folders stay in arrangements, but have no meaning. If
+        ``by_user``, the change counts against the user's limit. The session
+        ``besides`` gets no signal. Switches greenlets; raises TooManyRequests
+        and StorageUnavailable.
         """
         if by_user:
             self.changes.require((app, user))
@@ -148,8 +148,8 @@ class Inbox(Struct, frozen=True):
         """Send a signal with the new state to the user's sessions, except
         ``besides``.
 
-        ``kind`` is the kind of the signal. A ``conversation`` of 0 means that
-        the change is about no conversation.
+        ``kind`` is the kind of the signal. If ``conversation`` is 0, the change
+        is not about a conversation.
         """
         signal = Signal(
             kind,

@@ -124,8 +124,8 @@ class ArrangementRows(Store.Rows):
     ) -> tuple[Arrangement, bool]:
         """Change one arrangement.
 
-        Returns it, and whether it has changed. Raises ArrangementRefused if the
-        user then has too many pins or drafts.
+        Returns the arrangement, and whether it has changed. Raises
+        ArrangementRefused if the user would have too many pins or drafts.
         """
         key = (app, user)
         # This comes first, because it locks the user's rows.
@@ -172,8 +172,8 @@ class ArrangementRows(Store.Rows):
         changed, the page has it, too.
         """
         # The row of conversation 0 has the folders. It is read together with
-        # the others, so that no change happens in between. One row more than
-        # the page shows whether there are more.
+        # the other rows, so that no change happens in between. One more row is
+        # read, to know whether there is a next page.
         statement = (
             f"SELECT {_COLUMNS} FROM arrangement WHERE app = %s AND member = %s "
             "AND (conversation = 0 OR version > %s) "
@@ -187,8 +187,8 @@ class ArrangementRows(Store.Rows):
         page = _page_of(rows, version, limit)
         if folders.version > version:
             page.folders = folders
-            # Only the last page goes on at the version of the folders. After
-            # another page, older changes would be left out.
+            # Only the last page may go on at the version of the folders. On
+            # earlier pages, this would leave out older changes.
             if not page.has_more:
                 page.version = max(page.version, folders.version)
         return page
@@ -199,7 +199,7 @@ def _page_of(rows: Sequence[Row], version: int, limit: int) -> ArrangementPage:
 
     ``version`` is the version at which the page begins.
     """
-    # The last two columns, the draft and the folders, have any length.
+    # The last two columns, the draft and the folders, may be long.
     sizes = [len(row[-2]) + len(row[-1] or b"") for row in rows[:limit]]
     count = count_fitting(sizes)
     arrangements = [_arrangement(row) for row in rows[:count]]
@@ -212,14 +212,14 @@ def _page_of(rows: Sequence[Row], version: int, limit: int) -> ArrangementPage:
 def _raise_version(sql: PooledStatements, app: str, user: str) -> int:
     """Raise the version of a user's arrangements, and return it.
 
-    Locks them until the transaction ends. The version is in the row of
-    conversation 0.
+    The arrangements are locked until the transaction ends. The version is in
+    the row of conversation 0.
     """
     if sql.engine == "mysql":
         conflict = "DUPLICATE KEY UPDATE"
     else:
         conflict = "CONFLICT (app, member, conversation) DO UPDATE SET"
-    # The first change of a user makes the row.
+    # The first change of a user creates the row.
     sql.execute(
         f"INSERT INTO arrangement (app, member, {_COLUMNS}) VALUES (%s, %s, 0, 1, 0, "
         f"0, 0, %s, NULL) ON {conflict} version = arrangement.version + 1",
@@ -267,7 +267,8 @@ def _check_limits(
 def _values_of(arrangement: Arrangement) -> tuple[Any, ...]:
     """Return the columns of an arrangement from ``version`` on.
 
-    The draft and the folders are stored as JSON; empty and NULL: not set.
+    The draft and the folders are stored as JSON. If they are not set, the draft
+    is empty, and the folders are NULL.
     """
     draft = b""
     if arrangement.draft:
@@ -300,7 +301,8 @@ def _count(
 def _read(
     sql: PooledStatements, key: tuple[str, str], conversation: int
 ) -> Arrangement | None:
-    """Read the arrangement of a conversation. None: nothing is stored.
+    """Read the arrangement of a conversation. Returns None if nothing is
+    stored.
 
     ``key`` is the app and the user.
     """
@@ -314,8 +316,8 @@ def _read(
 def _changed(before: Arrangement, change: Arrange) -> Arrangement:
     """Return an arrangement after a change.
 
-    Fields that are None in ``change`` stay. To pin a conversation brings it
-    back from the archive, and to archive it ends its pin.
+    Fields that are None in ``change`` stay as they are. If a conversation is
+    pinned, it leaves the archive. If it is archived, its pin ends.
     """
     after = before
     if change.pinned is not None:
@@ -334,8 +336,9 @@ def _changed(before: Arrangement, change: Arrange) -> Arrangement:
 
 
 def _with_draft(arrangement: Arrangement, draft: UnsentText | None) -> Arrangement:
-    """Return an arrangement with another draft; None: the draft stays."""
-    # An empty draft removes the stored one.
+    """Return an arrangement with another draft. If ``draft`` is None, the
+    stored draft stays."""
+    # An empty draft removes the stored draft.
     if draft == NO_DRAFT:
         return replace(arrangement, draft=UNSET)
     if draft is not None:
@@ -346,7 +349,8 @@ def _with_draft(arrangement: Arrangement, draft: UnsentText | None) -> Arrangeme
 def _arrangement(row: Row) -> Arrangement:
     """Return an arrangement from a row with the columns :data:`_COLUMNS`.
 
-    Its draft and its folders are JSON; empty or NULL: not set.
+    The draft and the folders are JSON. They are empty or NULL if they are not
+    set.
     """
     stored_draft = bytes(row[-2])
     stored_folders = row[-1]

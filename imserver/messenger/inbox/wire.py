@@ -11,7 +11,7 @@ from imserver.plugin.http import about
 from imserver.plugin.wire import Command, Fields, Limit, Readers, Refused, well_formed
 
 MAX_DRAFT_BYTES: Final = 16_384
-"""Limit of a draft with its mentions, in bytes of JSON."""
+"""The most bytes of a draft with its mentions, as JSON."""
 
 
 class MentionShape(Struct, frozen=True, forbid_unknown_fields=True):
@@ -24,8 +24,8 @@ class MentionShape(Struct, frozen=True, forbid_unknown_fields=True):
 class UnsentText(
     Struct, frozen=True, omit_defaults=True, rename={"reply_to": "replyTo"}
 ):
-    """A text that a user has not sent yet. ``reply_to``: the message that it
-    replies to (0: none)."""
+    """A text that a user has not sent yet. ``reply_to``: the message to which
+    the text replies (0: no message)."""
 
     text: str = ""
     reply_to: int = 0
@@ -39,7 +39,7 @@ class Folder(Struct, frozen=True, forbid_unknown_fields=True):
     """A folder for conversations of a user."""
 
     MOST: ClassVar[int] = 20
-    """Most folders of a user."""
+    """The most folders of a user."""
 
     id: Annotated[
         int,
@@ -66,7 +66,7 @@ FolderShapes = Annotated[
 
 class Arrange(Command, frozen=True, gc=False):
     """Change the user's arrangement of a conversation, on all devices of the
-    user. None: no change.
+    user. A field that is None does not change.
 
     ``pinned``: the conversation with the greatest number comes first.
     ``archived``, ``marked``: the newest entry at the time when the conversation
@@ -157,7 +157,7 @@ def _arrangements(data: bytes) -> AskArrangements:
 def _tuple_of(value: Any, kind: Any) -> tuple[Any, ...]:
     """Return the items of a list of this type.
 
-    Raises :class:`Refused` with code 1001 if the value is no such list.
+    Raises :class:`Refused` with code 1001 if the value is not such a list.
     """
     try:
         return tuple(msgspec.convert(value, kind))

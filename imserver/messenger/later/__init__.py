@@ -1,8 +1,9 @@
 """Scheduled messages, which are sent at a given time or when their receiver
 comes online, and reminders of messages.
 
-A reminder is a scheduled message to oneself. Every node with stored messages
-has the rest of *saved messages*, the conversation of a user with themselves.
+A reminder is a scheduled message to oneself. Reminders are sent to *saved
+messages*, the conversation of a user with themselves. This conversation exists
+on every node with stored messages.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ if TYPE_CHECKING:
 
 
 def metrics() -> tuple[Metric, ...]:
-    """Return the metrics of scheduled messages. Called at the first scrape."""
-    # Most nodes start without scrapes: the table is not imported before one.
+    """Return the metrics of scheduled messages. This is called when the metrics
+    are scraped for the first time."""
+    # Most nodes start without a scrape, so the table is imported only at the
+    # first scrape.
     from imserver.plugin.metrics import Metric
 
     def counts(core: Core) -> dict[str, int]:

@@ -152,11 +152,11 @@ class LaterApi(Struct, frozen=True):
 def _show(row: ScheduledMessage) -> ScheduledShown:
     """Return a scheduled message in the shape of the answer, for its author.
 
-    A text is shown as ``text``, and JSON as ``data``; other content is not
+    A text is shown as ``text``, and JSON as ``data``. Other content is not
     shown.
     """
     mentions = list(MessageMeta.of(row.meta).mentions)
-    # As the messages of the log are shown. The ids do not matter.
+    # The content is shown like messages of the log. The ids do not matter.
     content = Message(
         id=0,
         conversation=0,
@@ -185,7 +185,7 @@ def _show(row: ScheduledMessage) -> ScheduledShown:
 _OF_ONE: Final = (HTTP_UNKNOWN_SCHEDULED, HTTP_ALREADY_SENT)
 
 _ID_BYTES: Final = 16
-"""Length of the ids that the server chooses."""
+"""The length of the ids that the server chooses, in bytes."""
 
 
 def _services(core: Core, api: Api) -> LaterApi:
@@ -309,8 +309,8 @@ def change(api: LaterApi, call: Call, request: RescheduleRequest) -> ScheduledSh
     if when is None and request.text is UNSET:
         raise ApiProblem.invalid("Give `text`, or one of `at`, `seconds` and `awaits`")
     _count_change(api, call)
-    # Another request may change the message after it was read. Then it is read
-    # and changed again.
+    # If another request changes the message after it was read, it is read and
+    # changed again.
     row = _try_change(api, call, request, when)
     while row is None:
         row = _try_change(api, call, request, when)
@@ -346,7 +346,7 @@ def _with_text(
     """Return the message with another text, which is checked like a new
     message.
 
-    Raises ApiProblem, also if the message has no text.
+    Raises ApiProblem if the text is refused, or if the message has no text.
     """
     if row.type != "text" or row.reminds:
         raise ApiProblem.invalid("`text`: the message has none")
@@ -354,8 +354,8 @@ def _with_text(
         to=row.to_user, conversation=row.conversation, text=text, mentions=mentions
     )
     draft = api.messages.draft(call, request)
-    # With another text it is the user's own message, and no forwarded one any
-    # more.
+    # With another text, the message is the user's own, and no longer a
+    # forwarded message.
     meta = with_other_text(row.meta, draft.meta)
     return replace(row, body=draft.body, meta=meta)
 
@@ -401,7 +401,8 @@ def _require_presence(api: LaterApi, call: Call, row: ScheduledMessage) -> None:
     """Raise ApiProblem if a message would reveal the presence of its receiver.
 
     A message that awaits its receiver shows its author when the receiver comes
-    online. So the receiver must show this to the author anyway.
+    online. So it is allowed only if the author may see the presence of the
+    receiver anyway.
     """
     if not row.to_user or row.to_user == call.user:
         raise ApiProblem.invalid("`awaits`: only a message with another user as `to`")
@@ -433,7 +434,7 @@ def _count_change(api: LaterApi, call: Call) -> None:
 def _problem_of_missing(api: LaterApi, call: Call, id: str) -> ApiProblem:
     """Return the problem if a user has no scheduled message with this id.
 
-    It was sent already, or is unknown.
+    The message was already sent, or the id is unknown.
     """
     if api.later.was_sent(call.app, call.user, id):
         return ApiProblem(HTTP_ALREADY_SENT)
@@ -444,7 +445,7 @@ def _when(at: int | UnsetType, seconds: int | UnsetType, awaits: bool) -> When |
     """Return the time at which a request wants a message to be sent.
 
     Returns None if the request names no time. Raises ApiProblem if it names
-    several.
+    several times.
     """
     count = [at is not UNSET, seconds is not UNSET, awaits].count(True)
     if count > 1:

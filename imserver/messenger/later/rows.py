@@ -28,7 +28,7 @@ _SECOND_MS: Final = 1000
 _KEY: Final = "app = %s AND member = %s AND id = %s"
 WAITS = 0
 REFUSED = 1
-"""The values of :attr:`ScheduledMessage.state`. A refused message stays in the
+"""A value of :attr:`ScheduledMessage.state`. A refused message stays in the
 list of its author."""
 
 
@@ -41,21 +41,22 @@ class ScheduledMessage(Struct, frozen=True, kw_only=True):
     member: str
     """The author."""
     id: str
-    """Its ``client_msg_id`` in the log."""
+    """The ``client_msg_id`` of the message in the log."""
     version: int = 0
-    """The number of its changes. A change counts only if nobody else has
+    """How often the row was changed. A change is stored only if nobody else has
     changed the row since it was read."""
     state: int = WAITS
     due: int = 0
-    """When it is sent. If it ``awaits`` the receiver, the time at which it is
-    sent at the latest."""
+    """When the message is sent. If it ``awaits`` the receiver, this is the time
+    at which it is sent at the latest."""
     created: int = 0
     awaits: bool = False
-    """Whether it is sent when ``to_user`` comes online."""
+    """Whether the message is sent when ``to_user`` comes online."""
     to_user: str = ""
     conversation: int = 0
     reminds: int = 0
-    """The message about which it reminds its author; 0: it is no reminder."""
+    """The message of which this message reminds its author, or 0 if it is not a
+    reminder."""
     type: str = "text"
     body: bytes = b""
     meta: bytes = b""
@@ -63,7 +64,8 @@ class ScheduledMessage(Struct, frozen=True, kw_only=True):
     thread: int = 0
     also: bool = False
     reason: str = ""
-    """Why it was refused, or has to wait longer; ``""``: neither."""
+    """Why the message was refused, or has to wait longer. ``""`` means that it
+    was not refused, and need not wait longer."""
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -114,7 +116,7 @@ class SourceRow(Struct, frozen=True):
     """The row of a scheduled message that is being sent.
 
     The transaction of the log that stores the message deletes the row. So a
-    message is sent once, or cancelled.
+    message is sent exactly once, or is cancelled.
     """
 
     row: ScheduledMessage
@@ -128,15 +130,16 @@ class SourceRow(Struct, frozen=True):
         return bool(sql.query(statement, (*self.row.key, self.row.version)))
 
     def stored(self, sql: Statements, _entry: Entry) -> None:
-        """Delete the row: the message is in the log now."""
+        """Delete the row, because the message is in the log now."""
         sql.execute_many(f"DELETE FROM scheduled_message WHERE {_KEY}", [self.row.key])
 
 
 class ScheduledRows(Store.Rows):
     """The scheduled messages in the database.
 
-    ``look`` in a row is the time from which nodes look at it: when it is due,
-    or when the lease of the node that sends it ends.
+    The column ``look`` of a row is the time from which nodes look at the row.
+    This is when the message is due, or when the lease of the node that sends it
+    ends.
     """
 
     # --- the author -----------------------------------------------------------
@@ -145,7 +148,7 @@ class ScheduledRows(Store.Rows):
     def add(
         self, sql: PooledStatements, message: ScheduledMessage, when: When
     ) -> ScheduledMessage:
-        """Schedule a message, unless there is one with its id.
+        """Schedule a message, unless there already is a message with this id.
 
         Returns the row with this id. Raises ServiceRefused if the user has too
         many scheduled messages.
@@ -170,7 +173,8 @@ class ScheduledRows(Store.Rows):
         after: ScheduledMessage,
         when: When | None,
     ) -> ScheduledMessage | None:
-        """Change a message, which then waits again, and return it.
+        """Change a message, and return it. The message waits again, even if it
+        was refused.
 
         If ``when`` is None, its time does not change. Returns None, and changes
         nothing, if the message was changed or deleted since it was read as
@@ -199,8 +203,8 @@ class ScheduledRows(Store.Rows):
     def cancel(self, sql: PooledStatements, app: str, user: str, id: str) -> bool:
         """Delete a message.
 
-        Returns False if there is no such message: it was sent before, or never
-        scheduled.
+        Returns False if there is no such message, because it was sent before,
+        or was never scheduled.
         """
         statement = f"DELETE FROM scheduled_message WHERE {_KEY}"
         return bool(sql.execute(statement, (app, user, id)))
@@ -209,7 +213,7 @@ class ScheduledRows(Store.Rows):
     def get(
         self, sql: PooledStatements, app: str, user: str, id: str
     ) -> ScheduledMessage | None:
-        """Return one message; None: there is no such message."""
+        """Return a message, or None if there is no such message."""
         return _row(sql, app, user, id)
 
     @Store.reading_or(((), 0))
@@ -218,7 +222,7 @@ class ScheduledRows(Store.Rows):
     ) -> tuple[Sequence[ScheduledMessage], int]:
         """Return all messages of a user, in the order in which they are due.
 
-        Returns also the time now, in Unix milliseconds.
+        The second value is the current time, in Unix milliseconds.
         """
         rows = _ROWS.find(
             sql.query, "WHERE app = %s AND member = %s ORDER BY due, id", app, user
@@ -234,8 +238,8 @@ class ScheduledRows(Store.Rows):
         """Return some messages that are due, each with the column ``look`` of
         its row.
 
-        Returns also the seconds until the next message is due; None: no message
-        waits. While no message is due, no contents are read.
+        The second value is the seconds until the next message is due, or None
+        if no message waits. If no message is due, no contents are read.
         """
         # One cheap query tells whether anything is due.
         first_look, now = _first_look(sql)
@@ -279,8 +283,9 @@ class ScheduledRows(Store.Rows):
     ) -> ScheduledMessage | None:
         """Store why a message is not sent, and return the message.
 
-        ``again``: try it again after this number of milliseconds; 0: never.
-        Returns None if the message was changed or deleted since it was read.
+        ``again``: nodes try to send the message again after this number of
+        milliseconds. 0 means that they never do. Returns None if the message
+        was changed or deleted since it was read.
         """
         # A refused message stays in the list of its author.
         state = REFUSED
@@ -299,11 +304,11 @@ class ScheduledRows(Store.Rows):
     def awaited(
         self, sql: PooledStatements, after: tuple[str, str]
     ) -> Sequence[tuple[str, str]]:
-        """Return a page of the users whom messages await: (app, user), in
+        """Return a page of the users for whom messages wait: (app, user), in
         order.
 
-        ``after`` is the last one of the page before; ``("", "")``: the first
-        page.
+        ``after`` is the last user of the previous page, or ``("", "")`` for the
+        first page.
         """
         app, user = after
         statement = (
@@ -325,7 +330,8 @@ class ScheduledRows(Store.Rows):
         """Return a page of the messages that await a user, ordered by author
         and id.
 
-        ``after`` is the author and the id of the last one of the page before.
+        ``after`` is the author and the id of the last message of the previous
+        page.
         """
         author, id = after
         clauses = (
@@ -341,10 +347,10 @@ class ScheduledRows(Store.Rows):
     def come(
         self, sql: PooledStatements, rows: Sequence[ScheduledMessage]
     ) -> list[ScheduledMessage]:
-        """Make messages due now whose receiver has come online.
+        """Make messages due now, because their receiver has come online.
 
-        Returns them, without messages that were changed or deleted since they
-        were read.
+        Returns the messages, without messages that were changed or deleted since
+        they were read.
         """
         now = sql.clock_ms()
         sets = "version = version + 1, awaits = 0, due = %s, look = %s"
@@ -366,9 +372,9 @@ def _check_count(sql: Statements, app: str, user: str) -> None:
 
 
 def _first_look(sql: Statements) -> tuple[Any, Any]:
-    """Return when the first waiting message is due, and the time now.
+    """Return when the first waiting message is due, and the current time.
 
-    Both are Unix milliseconds. The first is None if no message waits.
+    Both are Unix milliseconds. The first value is None if no message waits.
     """
     statement = (
         f"SELECT min(look), {sql.clock} * 1000 FROM scheduled_message WHERE state = %s"
@@ -380,7 +386,7 @@ def _first_look(sql: Statements) -> tuple[Any, Any]:
 def _update_all() -> str:
     """Return the statement that writes all columns of a message.
 
-    It changes nothing if the row has another version.
+    The statement changes nothing if the row has another version.
     """
     columns = _ROWS.columns.split(", ")
     sets = ", ".join(f"{column} = %s" for column in (*columns, "look"))
@@ -390,5 +396,5 @@ def _update_all() -> str:
 def _row(
     sql: PooledStatements, app: str, user: str, id: str
 ) -> ScheduledMessage | None:
-    """Return the row with this key; None: there is no such message."""
+    """Return the row with this key, or None if there is no such message."""
     return _ROWS.first(sql.query, f"WHERE {_KEY}", app, user, id)

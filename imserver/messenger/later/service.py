@@ -4,7 +4,7 @@ reminders from the server, in their conversation with themselves.
 All nodes look for due messages. A lease in the row lets one node send a
 message. A second sender does no harm: the transaction of the log that stores
 the message deletes the row, and stores nothing if the row was changed or
-deleted. So a message is sent once, or cancelled, whatever happens to nodes.
+deleted. So a message is sent exactly once, or is cancelled, even if nodes die.
 """
 
 import logging
@@ -48,24 +48,26 @@ AGAIN_MS: Final = 600_000
 """The pause before the next try of a message if its app has no quota left. The
 quota may be raised meanwhile."""
 _PRESENCE_SECONDS: Final = 2.0
-"""How often a node looks while messages await somebody. Only the node to which
-a user connects knows that the user is online."""
+"""The pause between two looks while messages await a receiver. Only the node to
+which a user connects knows that the user is online."""
 _MOST_SENDING: Final = 200
-"""The most messages without a result. With this number a node takes no more."""
+"""The most messages without a result. A node with this number takes no further
+messages."""
 _RESULT_SECONDS: Final = 60.0
-"""How long a node waits for a result. Reviews by back ends take a while."""
+"""How long a node waits for a result. The time is long because reviews by back
+ends take a while."""
 _REMINDER_ID_BYTES: Final = 16
 BANNED = "banned"
 QUOTA = "quota"
-"""Reasons why a message is not sent, besides the reasons of the log."""
+"""A reason why a message is not sent, besides the reasons of the log."""
 
 
 class ScheduledMessages:
     """Sends scheduled messages and reminders when they are due.
 
     All nodes look for due messages. A *lease* in the row of a message lets one
-    node send it. It also counts what happens to messages, and remembers which
-    ones this node is sending.
+    node send it. This object also counts acts on messages, and remembers which
+    messages this node is sending.
     """
 
     page_folder: ClassVar = Path(__file__).parent / "page"
@@ -87,8 +89,8 @@ class ScheduledMessages:
         self._awaited: tuple[str, str] = ("", "")
         """The user whose presence was checked last."""
         self._sending: dict[ScheduledMessage, float] = {}
-        """Message without a result → when to stop waiting for the result, in
-        monotonic seconds."""
+        """Message without a result → when to stop waiting for the result, by
+        the monotonic clock."""
         self._results: deque[tuple[ScheduledMessage, Any]] = deque()
         """Results that the next look processes."""
 
@@ -97,7 +99,8 @@ class ScheduledMessages:
     def add(self, message: ScheduledMessage, when: When) -> ScheduledMessage:
         """Schedule a message, and return its row. Switches greenlets.
 
-        Raises ServiceRefused if the user has too many, and StorageUnavailable.
+        Raises ServiceRefused if the user has too many scheduled messages.
+        Raises StorageUnavailable.
         """
         row = self.rows.add(message, when)
         self.counts["schedule"] += 1
@@ -107,14 +110,14 @@ class ScheduledMessages:
     def cancel(self, app: str, user: str, id: str) -> bool:
         """Cancel a message. Switches greenlets. Raises StorageUnavailable.
 
-        Returns False if it was sent before, or never scheduled.
+        Returns False if the message was sent before, or was never scheduled.
         """
         if not self.rows.cancel(app, user, id):
             return False
         self.counts["cancel"] += 1
         self._signal(app, user, {"id": id, "gone": True})
-        # A request that was repeated late may have scheduled the message again
-        # after it was sent.
+        # The message may have been sent nevertheless: a request that was
+        # repeated late may have scheduled it again.
         return not self.was_sent(app, user, id)
 
     def was_sent(self, app: str, user: str, id: str) -> bool:
@@ -133,7 +136,7 @@ class ScheduledMessages:
     def changed(self, row: ScheduledMessage) -> None:
         """Plan the next look for a row that was written on this node.
 
-        Also notifies the devices of its author. Never switches greenlets.
+        This also notifies the devices of the author. Never switches greenlets.
         """
         self._news.set()
         self._signal(row.app, row.member, {"id": row.id, "version": row.version})
@@ -179,11 +182,12 @@ class ScheduledMessages:
 
         self._give_up_late()
         if len(self._sending) >= _MOST_SENDING:
-            # A result wakes the greenlet earlier.
+            # If a result comes, it wakes the greenlet earlier.
             return LOOK_SECONDS
         if due:
             for row in self.rows.lease(due):
-                # The lease may have ended before the result has come.
+                # If the lease ended before the result came, this node is still
+                # sending the message.
                 if row not in self._sending:
                     self._send(row)
 
@@ -200,7 +204,7 @@ class ScheduledMessages:
 
         Some messages *await* their receiver: they are sent when the user comes
         online. Each call checks the next page of such receivers. Returns
-        whether any messages await somebody.
+        whether any messages await a receiver.
         """
         app_before, _ = self._awaited
         users = self.rows.awaited(self._awaited)
@@ -213,20 +217,20 @@ class ScheduledMessages:
         for app, user in users:
             if app in apps and apps[app].sessions_of(user):
                 self.receiver_came(app, user)
-        # After the last page there were users on the pages before.
+        # If this page is empty, there were users on earlier pages.
         return bool(users or app_before)
 
     def receiver_came(self, app: str, user: str) -> None:
         """Make the messages due that await a user who is online now.
 
-        Their authors must be allowed to see that. Switches greenlets. Raises
-        StorageUnavailable.
+        Messages whose authors may not see that the user is online stay as they
+        are. Switches greenlets. Raises StorageUnavailable.
         """
         relations = self.core.relations
         rows = self.rows.awaiting(app, user)
         while rows:
-            # Otherwise the message would show its author that the user is
-            # online.
+            # Other messages are left out, because they would show their authors
+            # that the user is online.
             visible = [
                 row for row in rows if relations.may_see_presence(app, row.member, user)
             ]
@@ -244,7 +248,7 @@ class ScheduledMessages:
             self._process_result(row, Rejected(BANNED))
             return
         draft = self._draft_of(row)
-        # The message of a reminder may be gone.
+        # The message of which a reminder reminds may be gone.
         if draft is None:
             self._process_result(row, Rejected(RejectReason.UNKNOWN_MESSAGE))
             return
@@ -272,8 +276,8 @@ class ScheduledMessages:
             )
 
     def _draft_of(self, row: ScheduledMessage) -> Draft | None:
-        """Return the draft of a message or reminder; None: its message is
-        gone."""
+        """Return the draft of a message or reminder. The result is None if the
+        message of a reminder is gone."""
         if row.reminds:
             return self._reminder(row)
         return _draft(row)
@@ -287,11 +291,12 @@ class ScheduledMessages:
         return self.core.logins.wants_account(row.app, by_account)
 
     def _reminder(self, row: ScheduledMessage) -> Draft | None:
-        """Return the draft of a reminder; None: there is nothing to remind of.
+        """Return the draft of a reminder, or None if its message cannot be
+        read.
 
-        It is a copy of the message, from the server, in the conversation of the
-        author with themselves. The author may not be able to read the message
-        any more.
+        The draft is a copy of the message. Its sender is the server, and it
+        goes to the conversation of the author with themselves. The author may
+        no longer be able to read the message.
         """
         entries = self._log.entries.readable(row.app, row.member, [row.reminds])
         if not entries or entries[0].kind != "message":
@@ -313,8 +318,8 @@ class ScheduledMessages:
     def _process_result(self, row: ScheduledMessage, result: Any) -> None:
         """Process the result of a message that this node has sent.
 
-        Stores why it is refused, or when it is tried again, and notifies the
-        devices of its author.
+        This stores why the message is refused, or when it is tried again, and
+        notifies the devices of the author.
         """
         if isinstance(result, Appended):
             # The log has deleted the row.
@@ -334,7 +339,7 @@ class ScheduledMessages:
         """Store why a message is refused, and notify the devices of its
         author."""
         after = self.rows.refuse(row, reason)
-        # None: the message was changed or deleted meanwhile.
+        # None means that the message was changed or deleted meanwhile.
         if after is not None:
             self.counts["refuse"] += 1
             self.changed(after)
@@ -360,8 +365,8 @@ def _reminder_id(user: str, id: str) -> str:
 
 
 def build(core: Core) -> Parts:
-    """Build the service of scheduled messages. Its greenlet sends what is
-    due."""
+    """Build the service of scheduled messages. Its greenlet sends the messages
+    that are due."""
     changes = core.buckets.make(SCHEDULE_CHANGES, CHANGES, CHANGE_SECONDS)
     messages = ScheduledMessages(core, core.service(MessageServices), changes)
     return Parts((messages,), run=(messages.run,))
@@ -370,8 +375,8 @@ def build(core: Core) -> Parts:
 def _pause_until(seconds_to_next: float | None, is_awaiting: bool) -> float:
     """Return the seconds until the next look.
 
-    ``seconds_to_next`` is the time until a message is due; None: no message
-    waits. While messages await somebody, looks are more frequent.
+    ``seconds_to_next`` is the time until a message is due, or None if no
+    message waits. If messages await a receiver, the pause is short.
     """
     longest_pause = LOOK_SECONDS
     if is_awaiting:

@@ -239,7 +239,7 @@ class SegmentContent:
                 continue
             if not isinstance(before, list):
                 offsets_of[term] = [before, offset]
-            elif before[-1] is not offset:  # otherwise the message has the word again
+            elif before[-1] is not offset:  # not a repeated word
                 before.append(offset)
 
     def buckets(self, pause: Pause) -> dict[int, Terms]:

@@ -6,18 +6,18 @@ A *segment* is a range of :data:`SEGMENT` ids. For each term
 messages with the term, as offsets from the first id of the segment. The terms
 are in buckets by their first two characters, with a row for each bucket. One
 more row has the conversation of each message. Another row lists the *long*
-messages. The index does not have all of their terms, so a search compares their
-texts.
+messages. The index does not have all terms of these messages, so a search
+compares their texts.
 
-The newest segment is not in the index before it is complete; a search scans its
-messages. So a stored message costs nothing before its commit, and a row of the
-index serves many messages.
+The newest segment is not in the index before it is complete. Until then, a
+search scans its messages. So a stored message costs nothing before its commit,
+and a row of the index serves many messages.
 
 Code that changes messages calls
 :func:`imserver.messenger.log.changes.note_changes` in the same transaction,
-which adds a small row for each message. A search compares the texts of these
-messages, whatever the index has. :meth:`WordIndex.merge` updates the index
-later. So only the node with the claim writes the index itself.
+which adds a small row for each message. A search always compares the texts of
+these messages. :meth:`WordIndex.merge` updates the index later. So only the
+node that has claimed the index writes it.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -64,31 +64,31 @@ LEASE_SECONDS: Final = 60
 """How long a node may work on the index of a log alone. After that another node
 may claim it, and later writes of the first node are dropped."""
 _BLOCK: Final = 1024
-"""Ids whose messages one query reads: 8 MB at most. A transaction costs as much
-as 150 messages."""
+"""The number of ids whose messages one query reads. These have at most 8 MB. A
+transaction costs as much as 150 messages."""
 _BUCKETS_AT_ONCE: Final = 16
 _WRITTEN_BYTES: Final = 256 * 1024
-"""Bytes that one transaction writes."""
+"""The number of bytes that one transaction writes."""
 _CHANGES_AT_ONCE: Final = 4 * SEGMENT
-"""Changes of messages that one claim merges into the index."""
+"""The most changes of messages that one claim merges into the index."""
 _DELETED_SEGMENTS: Final = 32
-"""Segments that one transaction deletes."""
+"""The most segments that one transaction deletes."""
 _SETTLE_SECONDS: Final = 0.05
-"""Time between two checks whether another node is ready."""
+"""The time between two checks whether another node has finished."""
 _COLUMNS: Final = "log, segment, bucket, terms"
 _HAS_CHANGES: Final = (
     "(p.floor < %s OR EXISTS (SELECT 1 FROM word_change c WHERE c.log = p.log "
     f"AND c.id < p.segment * {SEGMENT}))"
 )
-"""Condition: the index ``p`` of a log with this floor has something for
-:meth:`WordIndex.merge` to do."""
+"""The SQL condition that :meth:`WordIndex.merge` has something to do in the
+index ``p`` of a log with this floor."""
 
 
 class SegmentClaim(Struct, frozen=True):
     """The right to change the index of a log, for one segment.
 
     A *segment* is a range of ids that are indexed together. The claim also has
-    the changes of messages that belong to it.
+    the changes of messages of this segment.
     """
 
     log: int
@@ -108,7 +108,7 @@ class SegmentClaim(Struct, frozen=True):
 
 
 def _pause() -> None:
-    """Let other greenlets run if this one has worked for long."""
+    """Let other greenlets run if this greenlet has worked for long."""
     if is_long_turn():
         serve_others()
 
@@ -117,8 +117,8 @@ class WordIndex(Store.Rows):
     """Fills the index of words, and updates it.
 
     One node at a time has the claim to write the index of a log. A store has
-    one such part: ``store.part(WordIndex)``. All methods but :meth:`close`
-    switch and may raise StorageUnavailable.
+    one such part: ``store.part(WordIndex)``. All methods except :meth:`close`
+    switch greenlets, and may raise StorageUnavailable.
     """
 
     def __init__(self, store: Store) -> None:
@@ -129,13 +129,15 @@ class WordIndex(Store.Rows):
         store.part(MessageLog).writer.report_commits_to(self._recent.add)
 
     def close(self) -> None:
-        """Do nothing: messages that are not in the index are in the log."""
+        """Do nothing, because the messages that are not in the index are in the
+        log."""
 
     @in_log(lambda: (0, False))
     def next_end(self, sql: Statements, head: LogHead) -> tuple[int, bool]:
-        """Return the last id of the next segment for the index; 0: no log.
+        """Return the last id of the next segment for the index, or 0 if there
+        is no log.
 
-        Returns also whether all messages of this segment are stored.
+        The second value says whether all messages of this segment are stored.
         """
         end = _next_end(sql, head)
         return end, end <= head.last_id
@@ -152,9 +154,9 @@ class WordIndex(Store.Rows):
     def fill(self, app: str, pause: Pause = _pause) -> bool:
         """Add the next segment to the index.
 
-        Returns False if it is not complete yet, if another node works on the
-        index, or has taken over the claim. ``pause`` is called again and again,
-        so that other greenlets run.
+        Returns False if the segment is not complete yet, or if another node
+        works on the index or has taken over the claim. ``pause`` is called
+        again and again, so that other greenlets run.
         """
         claim = change_log(self._store, app, _claim_next, nothing=None)
         if claim is None:
@@ -183,8 +185,9 @@ class WordIndex(Store.Rows):
             self._add_segment(app, claim.first, content, pause)
             return content
 
-        # Before the last of these messages was stored, only this node can have
-        # changed them. Later changes were noted.
+        # Changes before the last message of the segment was stored were made by
+        # this node, which remembers them. Later changes were noted in the
+        # database.
         changed.update(id for id, _ in claim.changes)
         for part in parts:
             content.add_part(part, changed, pause)
@@ -206,7 +209,7 @@ class WordIndex(Store.Rows):
         """Update one segment of the index, or remove expired segments.
 
         A segment is updated if some of its messages have changed or expired.
-        Returns False if nothing is left to do, or another node works on the
+        Returns False if nothing is left to do, or if another node works on the
         index.
         """
         if not read_log(self._store, app, _has_changes, nothing=False):
@@ -229,8 +232,8 @@ class WordIndex(Store.Rows):
         """Merge all changes until now. Switches greenlets.
 
         If another node works on the index, wait for it at most ``patience``
-        seconds. A dead node has the index for :data:`LEASE_SECONDS`. Returns
-        False if the index still has old words.
+        seconds. A node that has died keeps its claim for :data:`LEASE_SECONDS`.
+        Returns False if the index still has old words.
         """
         deadline = monotonic() + patience
         while True:
@@ -272,7 +275,7 @@ class WordIndex(Store.Rows):
             end = begin + _BUCKETS_AT_ONCE
             read_rows = partial(_rows_of, claim, begin, end)
             row_of: dict[int, bytes] = dict(self._store.read_or(nothing, read_rows))
-            # Rows that stay as they are need not be written.
+            # Rows that have not changed need not be written.
             for bucket in range(begin, end):
                 terms = _terms_in(row_of.get(bucket))
                 merged = merged_terms(terms, gone, added.get(bucket, {}))
@@ -296,7 +299,7 @@ class WordIndex(Store.Rows):
         for row in rows:
             batch.append(row)
             size += len(row[1])
-            # Short transactions, because writers of messages wait for them.
+            # Transactions are short, because writers of messages wait for them.
             if size > _WRITTEN_BYTES:
                 if not self._store.write_or(False, partial(put, batch)):
                     return False
@@ -315,7 +318,7 @@ class WordIndex(Store.Rows):
 
 
 def _terms_in(row: bytes | None) -> Terms:
-    """Decode the terms of a row. None: there is no such row."""
+    """Decode the terms of a row. ``row`` is None if there is no such row."""
     if row is None:
         return {}
     return decode_terms(row)
@@ -357,8 +360,8 @@ def _position(sql: Statements, log: int) -> _Position:
     )
     rows = sql.query(statement, (log,))
     if not rows:
-        # Two transactions may do this at once. The second one then waits, and
-        # reads the row that the first one has made.
+        # Two transactions may do this at once. The second transaction then
+        # waits, and reads the row that the first transaction has made.
         sql.insert_new(
             "word_position", "log, segment, changes, leased, floor", [(log, 0, 0, 0, 0)]
         )
@@ -372,8 +375,8 @@ def _claim(
 ) -> SegmentClaim:
     """Claim a segment, and read the changes of its messages.
 
-    This ends another claim, even if its node is still working: each claim has a
-    greater number.
+    Each claim has a greater number. So this claim ends an earlier claim, even
+    if its node is still working.
     """
     number = position.number + 1
     # A new number ends all earlier claims.
@@ -395,13 +398,15 @@ def _claim(
 def _claim_next(sql: Statements, head: LogHead) -> SegmentClaim | None:
     """Claim the next complete segment.
 
-    Returns None if it is not complete yet, or another node works on the index.
+    Returns None if the segment is not complete yet, or if another node works on
+    the index.
     """
     position = _position(sql, head.number)
     end = _next_end(sql, head)
     if position.is_leased or end > head.last_id:
         return None
-    # A node that did not finish may have written some rows of the segment.
+    # Another node may have written some rows of the segment, but did not finish
+    # it.
     segment = end // SEGMENT
     statement = "DELETE FROM word WHERE log = %s AND segment = %s"
     sql.execute(statement, (head.number, segment))
@@ -411,8 +416,8 @@ def _claim_next(sql: Statements, head: LogHead) -> SegmentClaim | None:
 def _claim_changes(sql: Statements, head: LogHead) -> SegmentClaim | None:
     """Claim the oldest segment that must be updated.
 
-    It has expired in part, or has changed messages. Returns None if there is no
-    such segment, or another node works on the index.
+    Such a segment has expired in part, or has changed messages. Returns None if
+    there is no such segment, or if another node works on the index.
     """
     log = head.number
     position = _position(sql, log)
@@ -425,7 +430,8 @@ def _claim_changes(sql: Statements, head: LogHead) -> SegmentClaim | None:
     if has_expired and first % SEGMENT:  # the segment of `first` has, in part
         return _claim(sql, head, position, first // SEGMENT)
 
-    # No segment has expired in part, so the index is as far as the log.
+    # No segment has expired in part, so the index has the same floor as the
+    # log.
     _set_position(sql, log, "floor", head.floor)
     changed = _first_changed(sql, log, end)
     if changed is None:
@@ -449,9 +455,9 @@ def _set_position(
 ) -> None:
     """Write a column of the position of an index.
 
-    - ``leased``: the end of the lease in Unix seconds; 0: no lease.
-    - ``floor``: the id up to which expired messages are removed.
-    - ``segment``: the next segment to fill.
+    - ``leased``: the end of the lease in Unix seconds; 0 means no lease. -
+    ``floor``: the id up to which expired messages are removed. - ``segment``:
+    the next segment to fill.
     """
     sql.execute(f"UPDATE word_position SET {column} = %s WHERE log = %s", (value, log))
 
@@ -468,7 +474,7 @@ def _next_end(sql: Statements, head: LogHead) -> int:
     first = max(indexed_before(sql, head.number), head.floor + 1)
     statement = "SELECT id FROM message WHERE log = %s AND id >= %s ORDER BY id LIMIT 1"
     rows = sql.query(statement, (head.number, first))
-    # Without messages, the segment of the end of the log is next.
+    # If there are no messages, the segment at the end of the log is next.
     if rows:
         next_id = rows[0][0]
     else:
@@ -556,7 +562,7 @@ def _replace(
 ) -> bool:
     """Replace rows of a segment: (bucket, terms).
 
-    Without terms, the row is only deleted. Returns False if another node has
+    If a row has no terms, it is only deleted. Returns False if another node has
     the claim.
     """
     statement = "DELETE FROM word WHERE log = %s AND segment = %s AND bucket = %s"
@@ -581,7 +587,7 @@ def _finish_merge(
         for offset, conversation in former_long
         if offset not in gone
     }
-    # The messages that have become long.
+    # Add the messages that have become long.
     for offset in content.long:
         conversation = content.conversation_of.get(offset)
         # The text of the message was not read. The message has become long,
@@ -620,7 +626,7 @@ def _expire_some(sql: Statements, head: LogHead) -> bool:
     """Delete some of the completely expired segments.
 
     Changes of expired messages are deleted, too. Returns False if no such
-    segment is left, or another node works on the index.
+    segment is left, or if another node works on the index.
     """
     if _position(sql, head.number).is_leased:
         return False
@@ -633,7 +639,8 @@ def _expire_some(sql: Statements, head: LogHead) -> bool:
 def _delete_before(sql: Statements, log: int, end: int) -> int:
     """Delete the oldest segments of the index that are before ``end``.
 
-    There are at most 32 at a time. Returns the number of rows.
+    At most 32 segments are deleted at a time. Returns the number of deleted
+    rows.
     """
     first = sql.query("SELECT min(segment) FROM word WHERE log = %s", (log,))[0][0]
     if first is None:
@@ -643,8 +650,8 @@ def _delete_before(sql: Statements, log: int, end: int) -> int:
 
 
 def _erase_some(sql: Statements, head: LogHead) -> int:
-    """Delete some of the index. Returns the number of deleted rows; 0: all is
-    gone.
+    """Delete some of the index. Returns the number of deleted rows, or 0 if the
+    index is empty.
 
     The claim keeps other nodes from filling the index meanwhile, and the
     position 0 keeps searches from using it.

@@ -1,12 +1,13 @@
 """The words of texts, in the form that a search compares, and the rows of the
 index of words.
 
-A text is a list of *units*: words, and runs of characters of scripts that do
-not put spaces between words, in which any part may be searched for. Case,
-accents and the width of characters make no difference. The index has *terms*: a
-word, cut to :data:`TERM_LENGTH`; of a run each two characters that follow each
-other, and the last one. A row has the terms of a bucket of a segment, as
-MessagePack, with the offsets of their messages.
+A text is a list of *units*. A unit is a word, or a *run*: characters of a
+script that does not put spaces between words. A search may look for any part of
+a run. Case, accents and the width of characters make no difference. The index
+has *terms*. The term of a word is the word, cut to :data:`TERM_LENGTH`. The
+terms of a run are each two consecutive characters, and the last character. A
+row has the terms of a bucket of a segment, as MessagePack, with the offsets of
+their messages.
 """
 
 import re
@@ -28,8 +29,8 @@ WORD_FIELDS: Final = frozenset(("name", "title", "text", "caption"))
 """The fields of JSON content, at any depth, in which words are found: names and
 titles of files, pictures and links."""
 TERM_LENGTH: Final = 16
-"""Characters of the longest term. Longer words with the same beginning share a
-term."""
+"""The number of characters of the longest term. Longer words with the same
+beginning share a term."""
 SEARCHED: Final = 32_768
 """The number of characters of a text in which words are found."""
 MOST_TERMS: Final = 8
@@ -79,12 +80,12 @@ def terms_of(text: str) -> set[str]:
     characters.
     """
     if text.isascii():
-        # This takes half of the time of the way below.
+        # This takes half the time of the code below.
         return set(_ascii_terms(text[:SEARCHED].lower()))
     terms: set[str] = set()
     for unit in units_of(text):
         if _is_run(unit):
-            # Each two characters that follow each other, and the last one.
+            # Add each two consecutive characters, and the last character.
             terms.update(map(add, unit, unit[1:]))
             terms.add(unit[-1])
         else:
@@ -132,8 +133,8 @@ def _texts_in(content: Any) -> list[str]:
 
 
 class Term(Struct, frozen=True):
-    """A term that a search looks up, or the common beginning of the terms that
-    it looks up."""
+    """A term that a search looks up, or a prefix: the common beginning of
+    several terms."""
 
     text: str
     is_prefix: bool = False
@@ -151,10 +152,11 @@ class WordQuery:
         """Divide the text of a search into phrases, units and terms."""
         phrases, is_open = _phrases_of(text)
         self.units = list(dict.fromkeys(chain.from_iterable(phrases)))
-        """The units, each once. The last one may be the beginning of a unit."""
+        """The units, each once. The last unit may be the beginning of a longer
+        unit."""
 
         self._needles: list[str] = []
-        """See :func:`_needle_of`, for each phrase."""
+        """The result of :func:`_needle_of` for each phrase."""
         terms: dict[Term, None] = {}  # a dict, because it keeps the order
         # A word outside quotes is a phrase of one unit.
         for number, units in enumerate(phrases, 1):
@@ -173,9 +175,9 @@ class WordQuery:
 def _phrases_of(text: str) -> tuple[list[list[str]], bool]:
     """Return the words and phrases of a search, each as a list of units.
 
-    Returns also whether the last one may be unfinished, because no quote ends
-    it. The text ``ann "good morn`` has ``[["ann"], ["good", "morn"]]``, and is
-    unfinished.
+    The second value says whether the last word or phrase may be unfinished,
+    because no quote ends it. The text ``ann "good morn`` has ``[["ann"],
+    ["good", "morn"]]``, and is unfinished.
     """
     phrases: list[list[str]] = []
     is_open = False
@@ -191,9 +193,9 @@ def _phrases_of(text: str) -> tuple[list[list[str]], bool]:
 def _needle_of(units: list[str], ends_open: bool) -> str:
     """Return the string that the joined units of a text contain.
 
-    They contain it if the text has this phrase. ``["good", "morn"]`` gives ``"
-    good morn "``. Words have spaces around them, except an unfinished last
-    word. Runs may be parts of longer runs.
+    If a text has this phrase, its joined units contain the string. ``["good",
+    "morn"]`` gives ``" good morn "``. Words have spaces around them, except an
+    unfinished last word. Runs may be parts of longer runs.
     """
     needle = " ".join(units)
     if not _is_run(units[0]):
@@ -215,7 +217,7 @@ def _rarity(term: Term) -> tuple[bool, int]:
 def _terms_of_phrase(units: Sequence[str], ends_open: bool) -> Iterator[Term]:
     """Yield the terms to look up for a phrase.
 
-    ``ends_open``: the last unit may be the beginning of a longer word.
+    ``ends_open``: whether the last unit may be the beginning of a longer word.
     """
     for unit in units[:-1]:
         yield from _terms_of_unit(unit, is_open=False)
@@ -225,9 +227,9 @@ def _terms_of_phrase(units: Sequence[str], ends_open: bool) -> Iterator[Term]:
 def _terms_of_unit(unit: str, is_open: bool) -> Iterator[Term]:
     """Yield the terms to look up for a unit of a search.
 
-    ``is_open``: the unit may be the beginning of a longer word.
+    ``is_open``: whether the unit may be the beginning of a longer word.
     """
-    # A term as long as the longest terms cannot be continued.
+    # A term that already has the length of the longest terms cannot be longer.
     if not _is_run(unit):
         yield Term(unit[:TERM_LENGTH], is_open and len(unit) < TERM_LENGTH)
     elif len(unit) == 1:
@@ -246,12 +248,12 @@ CONVERSATIONS: Final = _GROUPS * _PARTS
 LONG: Final = CONVERSATIONS + 1
 """The bucket with the long messages of a segment, if there are any."""
 LONG_MESSAGE: Final = struct.Struct("<Hq")
-"""Offset and conversation."""
+"""The format of a long message: its offset and its conversation."""
 _CONVERSATION_BYTES: Final = 8
 _NUMBER_BYTES: Final = 2
-"""Size of a number in the bucket with the conversations. This bucket has the
-number of conversations, the conversations, and for each message the index of
-its conversation."""
+"""The size of a number in the bucket with the conversations, in bytes. This
+bucket has the number of conversations, the conversations, and for each message
+the index of its conversation."""
 decode_terms: Final = msgspec.msgpack.Decoder(dict[str, int | list[int]]).decode
 encode_terms: Final = msgspec.msgpack.Encoder().encode
 
@@ -298,7 +300,7 @@ def _terms_without(terms: Terms, gone: set[int]) -> Terms:
 
 
 def listed(offsets: int | list[int]) -> Sequence[int]:
-    """Return the offsets of a term as a sequence, also if there is only one."""
+    """Return the offsets of a term as a sequence, even if there is only one."""
     if isinstance(offsets, int):
         return (offsets,)
     return offsets
@@ -354,9 +356,9 @@ def conversation_at(row: bytes, offset: int) -> int:
 class IndexPart(Struct, frozen=True):
     """Segments of the index that a search reads.
 
-    ``others``: (message, conversation) of messages whose texts must be
-    compared, whatever the index has: changed and long messages. ``rows``: the
-    rows in which some terms may be, as :func:`rows_of` returns them.
+    ``others``: (message, conversation) of changed and long messages. The texts
+    of these messages must always be compared. ``rows``: the rows in which some
+    terms may be, as :func:`rows_of` returns them.
     """
 
     segments: range
@@ -378,7 +380,7 @@ _INDEX_POSITION: Final = (
     "FROM word_position p WHERE p.log = %s"
 )
 """Selects the segment before which the index is filled, and its newest segment
-up to a given one."""
+up to a given segment."""
 _CHANGED_MESSAGES: Final = (
     "SELECT DISTINCT id, conversation FROM word_change "
     "WHERE log = %s AND id >= %s AND id < %s "
@@ -396,9 +398,10 @@ def newest_part(
     There are at most ``most`` segments, with the rows of these terms. Segments
     without messages are skipped, because ids have a gap after a restore.
 
-    Returns the id before which all messages are in the index, and the segments;
-    None: there are no segments after the id ``after``. A changed message is
-    either among ``others``, or in rows that are read later.
+    Returns the id before which all messages are in the index, and the segments.
+    Instead of the segments, the result has None if there are none after the id
+    ``after``. A changed message is either among ``others``, or in rows that are
+    read later.
     """
     positions = sql.query(_INDEX_POSITION, (upto // SEGMENT, log))
     if not positions:
@@ -421,7 +424,7 @@ def _part_with(
     """
     segments, others = _with_changed(sql, log, segments)
     rows = []
-    # Long messages are compared, too, like changed ones.
+    # Long messages are compared, too, like changed messages.
     for row in rows_of(sql, log, buckets_with(terms) | {LONG}, segments):
         segment, bucket, content = row
         if bucket == LONG:
@@ -440,8 +443,8 @@ def _with_changed(
 ) -> tuple[range, list[Row]]:
     """Return the changed messages of these segments: (message, conversation).
 
-    If there are very many, only the newest segments are returned, with all of
-    their changed messages.
+    If there are very many changed messages, only the newest segments are
+    returned, with all their changed messages.
     """
     values = (log, segments.start * SEGMENT, segments.stop * SEGMENT, SEGMENT + 1)
     changed = sql.query(_CHANGED_MESSAGES, values)
@@ -480,8 +483,9 @@ def offsets_with(terms: bytes, term: Term) -> set[int]:
     hits: set[int] = set()
     if term.is_prefix:
         return _offsets_with_prefix(terms, term.text)
-    # Search in the bytes: decoding the row would take six times as long. The
-    # bytes may also be the end of a longer term, which makes wrong hits.
+    # The bytes are searched, because decoding the row would take six times as
+    # long. The same bytes may also be the end of a longer term, which makes
+    # wrong hits.
     key = encode_terms(term.text)
     at = terms.find(key)
     while at >= 0:
@@ -494,7 +498,7 @@ def _offsets_with_prefix(terms: bytes, prefix: str) -> set[int]:
     """Return the offsets of the messages that have a term with this
     beginning."""
     hits: set[int] = set()
-    # Most rows have no such term, and need not be decoded.
+    # Most rows do not have such a term, and need not be decoded.
     if prefix.encode() not in terms:
         return hits
     for text, offsets in decode_terms(terms).items():
@@ -561,7 +565,8 @@ def in_conversations(
     """
     (count,) = struct.unpack_from("<H", row)
     of_segment = struct.unpack_from(f"<{count}q", row, _NUMBER_BYTES)
-    # The row has each conversation once, and numbers for the messages.
+    # The row has each conversation once, and for each message the number of its
+    # conversation.
     wanted = {
         number
         for number, conversation in enumerate(of_segment)
