@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 
 
 def metrics() -> tuple[Metric, ...]:
-    """Return the metrics of questions. Called at the first scrape."""
-    # Most nodes start without scrapes: the table is not imported before one.
+    """Return the metrics of questions. This is called when the metrics are
+    scraped for the first time."""
+    # Most nodes start without a scrape, so the table is imported only at the
+    # first scrape.
     from imserver.plugin.metrics import Metric
 
     events = (

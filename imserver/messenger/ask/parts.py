@@ -2,13 +2,13 @@
 closes questions at their deadlines.
 
 Each wait has a greenlet. While there are waits, one more greenlet reads the new
-entries of these apps, whichever node has stored them. It wakes the waits for
-the messages that the entries are about.
+entries of the apps with waits, from all nodes. If an entry is about a message,
+the greenlet wakes the waits for this message.
 
-Every node looks for deadlines, and for votes to count. The log closes a
-question once, whichever node is first, so no lease is needed. The node that has
-stored a question with a deadline, or a vote, looks exactly when it is due. If
-that node has ended, the others find it a little later.
+Every node looks for deadlines, and for votes to count. No lease is needed,
+because the log closes a question only once, for the first node. The node that
+has stored a question with a deadline, or a vote, looks exactly when it is due.
+If this node has ended, the other nodes find the question a little later.
 """
 
 import logging
@@ -34,22 +34,23 @@ from imserver.plugin.storage import Store
 log = logging.getLogger(__name__)
 
 MOST_WAITS: Final = 10_000
-"""The most requests that wait on a node. Further ones get the question as it
-is."""
+"""The most requests that wait on a node. Further requests get the question as
+it is."""
 MOST_OF_ONE: Final = 200
 """The most requests of one principal that wait on a node."""
 _RETRY_SECONDS: Final = 0.5
 _LOOK_SECONDS: Final = 1.0
-"""How often the log is read while there are waits, because another node may
-have stored an answer."""
+"""The pause between two reads of the log while there are waits. Another node
+may have stored an answer."""
 
 Watch = Callable[[Flag, Collection[str]], None]
-"""Sets the signal when a node has stored entries of one of these apps."""
+"""A function that registers a signal, which is then set whenever a node has
+stored entries of one of these apps."""
 
 
 class _Wait(Flag):
-    """The signal to one wait to look again. ``is_over``: the app was
-    deleted."""
+    """The signal that tells one wait to look again. ``is_over``: whether the
+    app was deleted."""
 
     is_over = False
 
@@ -59,7 +60,7 @@ class Waits:
 
     Each wait has a greenlet and a signal. One more greenlet reads the new
     entries of the apps with waits, and sets the signals. ``is_draining`` tells
-    whether the node drains, so that no request waits here any more.
+    whether the node drains. In this case no request waits here any more.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class Waits:
         self._is_draining = is_draining
         self._news = Flag()
         self._signals: dict[tuple[str, int], list[_Wait]] = {}
-        """(app, question) → the waits for it."""
+        """(app, question) → the waits for this question."""
         self._positions: dict[str, int] = {}
         """App with a wait → the id up to which its log was read."""
         self._apps: Counter[str] = Counter()
@@ -86,22 +87,24 @@ class Waits:
     ) -> Entry | None:
         """Wait until a question is closed or has new answers, and return it.
 
-        It returns when the question has more than ``seen`` answers, or after
-        ``seconds``. ``payer`` is the principal of the request, who may have
-        only so many waits. Returns None if the user can read no such question,
-        or the app was deleted. Switches greenlets. Raises StorageUnavailable.
+        The wait ends when the question has more than ``seen`` answers, or after
+        ``seconds``. ``payer`` is the principal of the request. The number of
+        waits of a principal is limited. Returns None if there is no such
+        question that the user can read, or if the app was deleted. Switches
+        greenlets. Raises StorageUnavailable.
         """
         deadline = monotonic() + seconds
         is_full = self.count >= MOST_WAITS or self._payers[payer] >= MOST_OF_ONE
         if seconds <= 0 or is_full:
             return self._log.asks.get(app, user, message)
 
-        # Registered before the first query, so that no answer is missed.
+        # The wait is registered before the first query, so that no answer is
+        # missed.
         signal = self._add(app, message, payer)
         try:
             if app not in self._positions:
-                # The query switches: another request may have set the position
-                # meanwhile.
+                # The query switches greenlets, so another request may have set
+                # the position meanwhile.
                 head = self._log.entries.head(app)
                 self._positions.setdefault(app, head)
             read = partial(self._log.asks.get, app, user, message)
@@ -118,13 +121,13 @@ class Waits:
     ) -> Entry | None:
         """Read a question again after each signal, until it has new answers.
 
-        Ends also at the ``deadline`` (monotonic), or when the node drains.
-        Returns the question as it is then; None as :meth:`wait` does. Switches
-        greenlets.
+        The wait also ends at the ``deadline`` (of the monotonic clock), or when
+        the node drains. Returns the question as it is at the end, or None in
+        the same cases as :meth:`wait`. Switches greenlets.
         """
         while True:
-            # Cleared before the query: an answer during the query sets it
-            # again.
+            # The signal is cleared before the query, so that an answer during
+            # the query sets it again.
             signal.clear()
             entry = read()
             remaining = deadline - monotonic()
@@ -152,7 +155,8 @@ class Waits:
         self.count += 1
         self._payers[payer] += 1
         self._apps[app] += 1
-        # The log follower now sets `_news` for entries of this app, too.
+        # From now on, the log follower also sets `_news` for entries of this
+        # app.
         if self._apps[app] == 1:
             self._watch(self._news, self._apps.keys())
         self._news.set()
@@ -177,7 +181,7 @@ class Waits:
         Runs in a greenlet of its own, until it is killed.
         """
         while True:
-            # Without waits there is nothing to read.
+            # If there are no waits, nothing is read.
             if self.count:
                 self._news.wait(_LOOK_SECONDS)
             else:
@@ -193,10 +197,10 @@ class Waits:
                 gevent.sleep(_RETRY_SECONDS)
 
     def _wake_changed(self) -> None:
-        """Read the new entries of apps with waits, and wake the waits that they
-        concern.
+        """Read the new entries of apps with waits, and wake the waits for the
+        questions that have changed.
 
-        If the node drains, wake all waits, which then end. Switches greenlets.
+        If the node drains, all waits are woken, and end. Switches greenlets.
         Raises StorageUnavailable.
         """
         if self._is_draining():
@@ -206,8 +210,8 @@ class Waits:
             return
         for app, position in tuple(self._positions.items()):
             messages, last = self._log.asks.changes(app, position)
-            # The query switches: the last wait of the app may have ended, and a
-            # new one may have set another position.
+            # The query switches greenlets. Meanwhile the last wait of the app
+            # may have ended, and a new wait may have set another position.
             if self._positions.get(app) == position:
                 self._positions[app] = last
             for message in messages:
@@ -219,7 +223,7 @@ _DEADLINE_SECONDS: Final = 10.0
 """How often a node looks for deadlines of questions that other nodes have
 stored."""
 _GATHER_SECONDS: Final = 0.2
-"""Pause after news, so that one count covers many votes."""
+"""The pause after news, so that one count covers many votes."""
 
 
 class Deadlines:
@@ -248,15 +252,16 @@ class Deadlines:
             seconds = _DEADLINE_SECONDS
             if until_due is not None:
                 seconds = min(until_due, seconds)
-            # News means that something was stored here that will be due.
+            # News means that this node has stored a deadline or a vote that
+            # will be due.
             if news.wait(seconds):
                 gevent.sleep(_GATHER_SECONDS)
 
     def settle_due(self) -> float | None:
         """Close the questions and count the votes that are due.
 
-        Returns the seconds until the next one is due; None: no other is known.
-        Switches greenlets. Raises StorageUnavailable.
+        Returns the seconds until the next deadline or count is due, or None if
+        no other is known. Switches greenlets. Raises StorageUnavailable.
         """
         if not self._store.has_database:
             return None
@@ -284,12 +289,12 @@ class AskParts(Struct, frozen=True):
 def build(core: Core) -> Parts:
     """Build the parts of questions on one node.
 
-    Two greenlets run: one wakes requests that wait for answers, the other one
-    closes questions at their deadlines.
+    Two greenlets run. The first wakes requests that wait for answers, and the
+    second closes questions at their deadlines.
     """
 
     def is_draining() -> bool:
-        """Tell whether the node stops taking requests."""
+        """Tell whether the node no longer takes requests."""
         return core.node.draining
 
     follower = core.service(MessageServices).messaging.follower
@@ -297,7 +302,7 @@ def build(core: Core) -> Parts:
     # A deleted app ends its waits.
     core.tenants.report_to(waits.forget)
     deadlines = Deadlines(core.store)
-    # One reminder for each question in this time, on all nodes together.
+    # All nodes together send one reminder for each question in this time.
     reminders = core.buckets.make(
         ASK_REMINDERS, 1, seconds=REMINDER_SECONDS, shared=core.attempt
     )
@@ -306,7 +311,8 @@ def build(core: Core) -> Parts:
 
 
 def _count_down(counter: Counter[str], key: str) -> None:
-    """Count one less. A count of 0 is removed, so that they do not pile up."""
+    """Lower a count by 1. If the count is 0, the key is removed, so that keys
+    do not pile up."""
     counter[key] -= 1
     if not counter[key]:
         del counter[key]

@@ -185,9 +185,9 @@ class WordIndex(Store.Rows):
             self._add_segment(app, claim.first, content, pause)
             return content
 
-        # Changes before the last message of the segment was stored were made by
-        # this node, which remembers them. Later changes were noted in the
-        # database.
+        # `changed` has the changes by this node until the last message of the
+        # segment was stored. Other nodes cannot have stored entries until then.
+        # Later changes were noted in the database.
         changed.update(id for id, _ in claim.changes)
         for part in parts:
             content.add_part(part, changed, pause)
