@@ -358,7 +358,7 @@ def create(api: AskApi, call: Call, request: AskRequest) -> AskShown:
 
 
 def _objection(call: Call, request: AskRequest) -> str:
-    """Return why a request cannot be a question; ``""`` if it can be one."""
+    """Return why a request cannot be a question, or ``""`` if it can be one."""
     objection = _poll_objection(request)
     if objection:
         return objection
@@ -386,7 +386,7 @@ def _question_of(api: AskApi, call: Call, request: AskRequest) -> dict[str, Any]
         ask["of"] = _answerers(api, call, request, request.of)
 
     if request.poll:
-        # With an empty list, nodes and clients of releases without polls let
+        # If the list is empty, nodes and clients of releases without polls let
         # nobody answer.
         ask["of"] = []
         ask["poll"] = _poll_of(request)
@@ -402,7 +402,8 @@ def _question_of(api: AskApi, call: Call, request: AskRequest) -> dict[str, Any]
 def _accepted_answers(request: AskRequest) -> dict[str, Any]:
     """Return the fields of a new question about its answers.
 
-    These are how many it needs, the options, and whether it takes free text.
+    These fields are the number of answers that the question needs, the options,
+    and whether it accepts free text.
     """
     fields: dict[str, Any] = {}
     if request.need > 1:
@@ -417,7 +418,7 @@ def _accepted_answers(request: AskRequest) -> dict[str, Any]:
 
 
 def _poll_of(request: AskRequest) -> dict[str, bool]:
-    """Return the fields of a new poll; without its options, which are elsewhere."""
+    """Return the fields of a new poll, without its options."""
     poll: dict[str, bool] = {}
     if request.many:
         poll["many"] = True
@@ -427,9 +428,9 @@ def _poll_of(request: AskRequest) -> dict[str, bool]:
 
 
 def _poll_objection(request: AskRequest) -> str:
-    """Return why a request cannot be a poll; ``""`` if it can be one.
+    """Return why a request cannot be a poll, or ``""`` if it can be one.
 
-    A question that is no poll must not have fields of polls.
+    A question that is not a poll must not have fields of polls.
     """
     if not request.poll:
         if request.many or request.anonymous:
@@ -449,8 +450,8 @@ def _answerers(
 ) -> list[str]:
     """Return the users who may answer, each once.
 
-    Raises ApiProblem unless all are other members of the conversation, and as
-    many as are needed.
+    All of them must be other members of the conversation, and there must be as
+    many as the question needs. Otherwise raises ApiProblem.
     """
     answerers = list(dict.fromkeys(users))
     if request.to or call.user in answerers or not answerers:
@@ -496,7 +497,7 @@ def get(
     read any question.
     """
     principal = call.principal
-    # Only a request that waits, and has a credential, is checked again.
+    # The credential is checked again after the wait, if there is one.
     proof = ""
     if wait > 0 and call.credential != "":
         proof = api.core.authority.proof(principal, call.request.headers)
@@ -612,10 +613,11 @@ def voters(
         raise ApiProblem(Problems.NOT_ALLOWED, "the poll is anonymous")
     more_requests = poll.voters // _VOTERS_PER_REQUEST
     api.messages.rates.charge(call.principal, call.request.host, more_requests)
-    # A user who has left the group sees no counts, and no voters.
+    # A user who has left the group sees no counts, so the user sees no voters
+    # either.
     if choice >= len(poll.counts):
         return VotersShown([], more=False)
-    # One user more shows whether there are more.
+    # One more user is read, to know whether there are more.
     users = api.log.asks.voters(call.app, id, choice, after, limit + 1)
     return VotersShown(users[:limit], more=len(users) > limit)
 
@@ -646,7 +648,7 @@ def remind(api: AskApi, call: Call, request: OfAsk) -> AskShown:
 
     The server notifies these users again, at most once a minute.
     """
-    # Without a user, the question is read as a back end may read it.
+    # If no user is given, the question is read with the rights of a back end.
     entry = api.log.asks.get(call.app, "", request.id)
     if entry is None or (call.user and entry.sender != call.user):
         raise ApiProblem(Problems.UNKNOWN_MESSAGE)
@@ -684,10 +686,10 @@ def escalate(
 def _changed(api: AskApi, call: Call, id: int, result: Any) -> AskShown:
     """Return the answer to a request that has changed a question.
 
-    It is the question as it is now. ``result`` is the result of the change.
-    Raises ApiProblem if it was rejected.
+    The answer is the question as it is now. ``result`` is the result of the
+    change. Raises ApiProblem if it was rejected.
     """
-    # An act of a user is not recorded, only an act of a back end.
+    # Only acts of back ends are recorded, not acts of users.
     if call.user:
         call.act = ""
     if isinstance(result, Rejected):

@@ -338,7 +338,7 @@ def _check_members(groups: Groups, call: Call, users: Sequence[str]) -> set[str]
 def _check_accounts(groups: Groups, call: Call, users: Sequence[str]) -> None:
     """Raise :class:`ApiProblem` if one of these users has no account.
 
-    A back end may name anybody as the acting user, who is then checked, too. A
+    A back end may name any acting user, so the acting user is checked, too. A
     user who acts with a token of their own needs no check.
     """
     to_check = list(dict.fromkeys(users))
@@ -357,7 +357,8 @@ def _check_accounts(groups: Groups, call: Call, users: Sequence[str]) -> None:
 
 
 def _named(users: Sequence[str]) -> str:
-    """Return the first users, for an error. The others are left out."""
+    """Return the first users as a text for an error. The other users are left
+    out."""
     return ", ".join(f"`{user}`" for user in users[:MOST_NAMED])
 
 
@@ -510,7 +511,7 @@ def members(
             call.app, number, call.user, text, after, limit
         )
     else:
-        # One row more than the page shows that there is a next page.
+        # One more row is read, to know whether there is a next page.
         rows = groups.members(call.app, number, call.user, after, limit + 1)
         next_after = ""
     page, next_cursor = page_and_cursor(rows, limit, lambda row: row.user, next_after)

@@ -28,8 +28,8 @@ _SECOND_MS: Final = 1000
 _KEY: Final = "app = %s AND member = %s AND id = %s"
 WAITS = 0
 REFUSED = 1
-"""A value of :attr:`ScheduledMessage.state`. A refused message stays in the
-list of its author."""
+"""The two values of :attr:`ScheduledMessage.state`. A refused message stays in
+the list of its author."""
 
 
 class ScheduledMessage(Struct, frozen=True, kw_only=True):

@@ -285,7 +285,7 @@ def shown_entry(entry: Entry) -> MessageShown:
 
 
 def _or_unset(value: T | None) -> T | UnsetType:
-    """Return the value of a field; UNSET in place of None.
+    """Return the value of a field, or UNSET if it is None.
 
     The answer leaves out fields that are UNSET.
     """
@@ -439,7 +439,7 @@ def search(api: MessageServices, call: Call, request: SearchQuery) -> MessagesAn
         until=request.until,
     )
     text = request.text
-    # Spaces alone are no words, even with a filter.
+    # A text of spaces has no words, and is refused even with a filter.
     lacks_words = not text.strip() and (text or filter == NO_FILTER)
     if lacks_words or "\0" in text + request.sender:
         raise ApiProblem.invalid(
@@ -470,7 +470,7 @@ def receipts(
 ) -> ReceiptsAnswer:
     """List the read positions of the other members of a conversation."""
     after_user = read_cursor(cursor) or ""
-    # One row more shows whether there are more.
+    # One more row is read, to know whether there are more.
     receipts = api.log.marks.receipts(
         call.app, call.user, conversation, after_user, limit + 1
     )
@@ -502,7 +502,8 @@ def sync(
     """
     entries, more = api.log.entries.sync(call.app, call.user, after, limit)
     # The extent is read after the page, because entries of the page may expire
-    # meanwhile.
+    # meanwhile. If entries after the position have expired, the client must
+    # begin anew.
     if after and not api.log.entries.extent(call.app).continues(after):
         return SyncAnswer([], 0, more=True, begin_anew=True)
     position = entries[-1].id if entries else after
@@ -564,7 +565,7 @@ class ThreadsAnswer(Struct):
 def _shown(thread: Thread | None) -> ThreadShown:
     """Return a thread in the shape of the answer.
 
-    Raises ApiProblem if it is None, because the user cannot read it.
+    Raises ApiProblem if ``thread`` is None, because the user cannot read it.
     """
     if thread is None:
         raise ApiProblem(Problems.UNKNOWN_MESSAGE)

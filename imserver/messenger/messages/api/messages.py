@@ -290,7 +290,8 @@ class MessageApi(Struct, frozen=True):
     ) -> Send:
         """Return the command for a message, or for a forward.
 
-        ``more`` has further keys of its ``meta``. Raises :class:`ApiProblem`.
+        ``more`` has further keys for the ``meta`` of the message. Raises
+        :class:`ApiProblem`.
         """
         _check_target(call, request)
         if request.notify is not UNSET and not call.is_back_end:
@@ -337,7 +338,8 @@ def _check_target(call: Call, request: SendRequest) -> None:
 def _check_notify(call: Call, notify: NotifyField) -> None:
     """Raise ApiProblem unless a user may set this notification.
 
-    Only bots may, and only one that cannot mislead its reader.
+    Only bots may set a notification, and only one that cannot mislead its
+    reader.
     """
     if call.principal.kind != "bot":
         raise ApiProblem(
@@ -465,14 +467,14 @@ def _content(api: MessageApi, call: Call, request: Content) -> tuple[str, bytes]
 def _json_body(call: Call, data: bytes, most_bytes: int) -> bytes:
     """Return JSON without spaces, for the body of a message.
 
-    Raises :class:`ApiProblem` if it is invalid or an empty text. JSON of more
-    than ``most_bytes`` is not checked, because the caller refuses it.
+    Raises :class:`ApiProblem` if the JSON is invalid, or is an empty text. JSON
+    of more than ``most_bytes`` is not checked, because the caller refuses it.
     """
     try:
         body = msgspec.json.format(data, indent=-1)
         if len(body) <= most_bytes:
-            # The decoder of the request has not checked it, and clients must
-            # get valid JSON.
+            # The decoder of the request has not checked this JSON, and clients
+            # must get valid JSON.
             call.check_json(body)
     except (ValueError, RecursionError) as error:
         raise ApiProblem.invalid(f"{error} - at `$.data`") from None
@@ -517,7 +519,7 @@ def _stored_buttons(
     Raises :class:`ApiProblem` if they are not valid.
     """
     buttons = tuple(tuple(map(_stored_button, row)) for row in rows)
-    # Only checked here, so that the error names this field.
+    # This checks the buttons, so that an error names this field.
     _bytes("buttons", msgspec.json.encode, buttons)
     wrong = buttons_objection(buttons)
     if wrong:
@@ -533,8 +535,8 @@ def _stored_button(button: ButtonShape) -> Button:
 def _bytes(name: str, encode: Any, value: Any) -> bytes:
     """Encode the value of a field.
 
-    Raises :class:`ApiProblem` if it is not valid Unicode. ``name`` is the
-    field, for the error.
+    Raises :class:`ApiProblem` if the value is not valid Unicode. ``name`` is
+    the name of the field, for the error.
     """
     try:
         encoded: bytes = encode(value)
@@ -681,7 +683,7 @@ def _draft_of(api: MessageApi, call: Call, command: Send) -> Draft:
     """Return the draft of a command.
 
     Raises :class:`ApiProblem` if the user may not do this with the message that
-    it is about.
+    the command is about.
     """
     draft = api.messaging.draft_of(call.app, call.user, command)
     if draft is None:
@@ -775,12 +777,12 @@ def _annotated(
 ) -> AnnotatedAnswer:
     """Store a reaction or pin, and return the answer. Switches greenlets.
 
-    ``change`` writes it to the log. The id in the answer is 0 if nothing had to
-    change. Raises :class:`ApiProblem`.
+    ``change`` writes the reaction or pin to the log. If nothing had to change,
+    the id in the answer is 0. Raises :class:`ApiProblem`.
     """
     _require_may_write(api, call)
     if not api.store.has_database:
-        # A change would create the database.
+        # There is no message, and a change would create the database.
         refusal = Rejected(RejectReason.UNKNOWN_MESSAGE)
         raise ApiProblem(refusal.problem, refusal.explanation)
     result = change(api.store.part(MessageLog))
@@ -858,8 +860,8 @@ def hide(
 def _leads_nowhere_else(notify: Notify) -> bool:
     """Tell whether a notification is harmless.
 
-    It names no other sender, leads to no other site, and has no special
-    urgency. Then it can neither mislead nor disturb its reader.
+    A harmless notification names no other sender, leads to no other site, and
+    has no special urgency. So it can neither mislead nor disturb its reader.
     """
     if notify.title or notify.time_sensitive:
         return False
