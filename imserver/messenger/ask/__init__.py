@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 
 
 def metrics() -> tuple[Metric, ...]:
-    """Return the metrics of questions. This is called when the metrics are
-    scraped for the first time."""
+    """Return the metrics of questions. The first scrape calls this function."""
     # Most nodes start without a scrape, so the table is imported only at the
     # first scrape.
     from imserver.plugin.metrics import Metric

@@ -55,7 +55,7 @@ class ScheduledMessage(Struct, frozen=True, kw_only=True):
     to_user: str = ""
     conversation: int = 0
     reminds: int = 0
-    """The message of which this message reminds its author, or 0 if it is not a
+    """The message that this reminder is about, or 0 if the message is not a
     reminder."""
     type: str = "text"
     body: bytes = b""

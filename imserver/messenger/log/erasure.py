@@ -458,7 +458,8 @@ def _copies_with(
 def _without_reactions_of(annotations: bytes, user: str) -> bytes:
     """Return the annotations of a removed message without a user's reactions.
 
-    Annotations are JSON with reactions and pins, or ``b""`` if there are none.
+    Annotations are JSON with reactions and pins. ``b""`` means that there are
+    no annotations.
     """
     if not annotations:
         return b""

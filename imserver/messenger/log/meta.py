@@ -279,8 +279,7 @@ class MessageMeta(_Stored, frozen=True, omit_defaults=True):
     """Set by the messenger: the original of a forwarded message. An edit
     removes it."""
     reminder: ReminderOrigin | None = None
-    """Set for scheduled messages: the message of which this message reminds its
-    reader."""
+    """Set for scheduled messages: the message that a reminder is about."""
     moderation: Moderation | None = None
     """Set by the safety feature: the act about which the server writes to a
     user."""

@@ -178,7 +178,8 @@ class _Facts(Struct, frozen=True):
     """(receiver, sender) of messages and edits whose receiver has blocked the
     sender."""
     strangers: set[str]
-    """Receivers of first messages who must have an account, but have none."""
+    """Receivers of first messages who need an account, but do not have an
+    account."""
     unwelcome: set[tuple[str, str]]
     """(receiver, sender) of first messages that the receiver does not want: the
     sender is a guest, or a bot whose owner the receiver has blocked."""

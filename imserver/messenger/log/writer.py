@@ -92,8 +92,8 @@ BATCH_CHANGES: Final = 50
 and the drafts wait for them."""
 _BATCH_BYTES: Final = 8 << 20
 _REQUEST_BYTES: Final = 200
-"""The number of bytes that is added for each draft when the size of a batch is
-counted."""
+"""The size of a batch counts this number of bytes for each draft, in addition
+to its content."""
 _GROUP: Final = 4
 """If an app has at least this number of simultaneous senders, drafts wait for
 others. With fewer senders, the next transaction begins at once. Decision 0043

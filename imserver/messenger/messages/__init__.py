@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 def metrics() -> tuple[Metric, ...]:
-    """Return the metrics of stored messages. This is called when the metrics
-    are scraped for the first time."""
+    """Return the metrics of stored messages. The first scrape calls this
+    function."""
     # Most nodes start without a scrape, so the table is imported only at the
     # first scrape.
     from imserver.gateway.metric_table import Metric, counters, histogram

@@ -399,9 +399,8 @@ def newest_part(
     without messages are skipped, because ids have a gap after a restore.
 
     Returns the id before which all messages are in the index, and the segments.
-    Instead of the segments, the result has None if there are none after the id
-    ``after``. A changed message is either among ``others``, or in rows that are
-    read later.
+    The second value is None if there are no segments after the id ``after``. A
+    changed message is either among ``others``, or in rows that are read later.
     """
     positions = sql.query(_INDEX_POSITION, (upto // SEGMENT, log))
     if not positions:
