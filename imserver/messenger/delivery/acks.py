@@ -4,14 +4,15 @@ Deliveries to a connection have growing numbers. An acknowledgement names a
 number, and covers all deliveries up to it.
 
 - A client with a cursor acknowledges positions in the log
-(:class:`AckingLogSubscription`). Entries that it does not acknowledge in time
-are read from the log and sent again. - A client without a cursor answers a ping
-with its payload. Every WebSocket client does so. After a delivery, the server
-pings the client with the last position (:class:`PongLogSubscription`). The pong
-proves a position, which is stored. Later entries are sent again at the next
-login. - A client of the action dialect can ask to acknowledge numbers of its
-connection (:class:`Unacked`). The frames stay in memory until they are
-acknowledged, because not all of these messages are stored.
+  (:class:`AckingLogSubscription`). Entries that it does not acknowledge in time
+  are read from the log and sent again.
+- A client without a cursor answers a ping with its payload. Every WebSocket
+  client does so. After a delivery, the server pings the client with the last
+  position (:class:`PongLogSubscription`). The pong proves a position, which is
+  stored. Later entries are sent again at the next login.
+- A client of the action dialect can ask to acknowledge numbers of its
+  connection (:class:`Unacked`). The frames stay in memory until they are
+  acknowledged, because not all of these messages are stored.
 """
 
 from __future__ import annotations

@@ -310,9 +310,11 @@ class Groups(Service, dict=True):
     everything. All methods may switch greenlets, and raise StorageUnavailable
     and UnknownGroup. Call :meth:`accounts_among` before you add users.
 
-    - ``limit``: the most members of a group. - ``creations``: the limit of
-    groups that a user creates or joins in some time. - ``searches``: the limit
-    of milliseconds that the searches of a user may take in some time.
+    - ``limit``: the most members of a group.
+    - ``creations``: the limit of groups that a user creates or joins in some
+      time.
+    - ``searches``: the limit of milliseconds that the searches of a user may
+      take in some time.
     """
 
     finds: ClassVar = "group"

@@ -149,10 +149,11 @@ class GroupWriter(WritingPart):
 
         - ``most``: the most members that the group may have; 0 means no limit.
         - ``invited_by``: the maker of the invitation that the user ``by`` has
-        accepted. - ``condition``: a function that is called if there are new
-        members, after all other checks. If it returns False, nobody joins. -
-        ``everybody``: whether the users become members because the group is a
-        group of everybody. Such users are never bots.
+          accepted.
+        - ``condition``: a function that is called if there are new members,
+          after all other checks. If it returns False, nobody joins.
+        - ``everybody``: whether the users become members because the group is a
+          group of everybody. Such users are never bots.
         """
         checked_users = _users_to_check(users, invited_by, everybody)
         state = (

@@ -401,9 +401,10 @@ def _move(
 ) -> None:
     """Write a position.
 
-    - ``key``: (log, user, conversation). - ``to``: (read, received, version of
-    the user's marks, version of the other user's marks). - ``before``: the
-    stored (read, received), or None if there is no row yet.
+    - ``key``: (log, user, conversation).
+    - ``to``: (read, received, version of the user's marks, version of the other
+      user's marks).
+    - ``before``: the stored (read, received), or None if there is no row yet.
 
     If only the received position is new, the user's own marks do not change, so
     the row keeps its version.

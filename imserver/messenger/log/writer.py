@@ -6,18 +6,22 @@ queues, stores them in one transaction, and answers after the commit. Meanwhile
 the queues fill again. The greenlet ends when the queues are empty.
 
 - If an app has only a few drafts, they wait for the next drafts of the senders
-who were just answered. They wait at most as long as the last transaction took.
+  who were just answered. They wait at most as long as the last transaction
+  took.
 - An app whose messages go to many connections pauses after a batch, so that
-more of its messages share a write to each socket. - A transaction that takes
-longer than twice ``seconds`` is given up. If COMMIT was not sent yet, it is
-forbidden (:class:`CommitGuard`), and the requests fail. If COMMIT was sent, the
-requests get a StorageUnsure after ``seconds`` more, and later the final result.
-Requests that wait behind such a transaction fail after twice ``seconds``. - If
-the answer to COMMIT is lost, the writer first looks up in the database whether
-the transaction was committed. - If the database has lost entries that this node
-knows, the logs continue after the ids of these entries before anything else is
-written (:mod:`imserver.messenger.log.lost`). - If the database refuses a row,
-the requests of that transaction are stored one by one.
+  more of its messages share a write to each socket.
+- A transaction that takes longer than twice ``seconds`` is given up. If COMMIT
+  was not sent yet, it is forbidden (:class:`CommitGuard`), and the requests
+  fail. If COMMIT was sent, the requests get a StorageUnsure after ``seconds``
+  more, and later the final result. Requests that wait behind such a transaction
+  fail after twice ``seconds``.
+- If the answer to COMMIT is lost, the writer first looks up in the database
+  whether the transaction was committed.
+- If the database has lost entries that this node knows, the logs continue after
+  the ids of these entries before anything else is written
+  (:mod:`imserver.messenger.log.lost`).
+- If the database refuses a row, the requests of that transaction are stored one
+  by one.
 """
 
 from __future__ import annotations

@@ -455,9 +455,9 @@ def _set_position(
 ) -> None:
     """Write a column of the position of an index.
 
-    - ``leased``: the end of the lease in Unix seconds; 0 means no lease. -
-    ``floor``: the id up to which expired messages are removed. - ``segment``:
-    the next segment to fill.
+    - ``leased``: the end of the lease in Unix seconds; 0 means no lease.
+    - ``floor``: the id up to which expired messages are removed.
+    - ``segment``: the next segment to fill.
     """
     sql.execute(f"UPDATE word_position SET {column} = %s WHERE log = %s", (value, log))
 

@@ -272,10 +272,11 @@ class StreamedTexts(StreamedMessages):
         The right of the sender to write there is not checked.
 
         - ``owner``: the user who is charged for the bytes, in addition to the
-        app. ``""`` means that only the app is charged. - ``thread``: the first
-        message of the thread in which the message is a reply; 0 means no
-        thread. - ``stoppers``: the readers who may stop the stream. None means
-        all readers.
+          app. ``""`` means that only the app is charged.
+        - ``thread``: the first message of the thread in which the message is a
+          reply; 0 means no thread.
+        - ``stoppers``: the readers who may stop the stream. None means all
+          readers.
 
         May switch greenlets. Raises :class:`ChannelRefused` with the reason
         ``full`` or ``limit``.

@@ -492,10 +492,12 @@ class StreamedMessages:
         """Open a stream, and return its id. May switch greenlets.
 
         - ``head``: an event with the sender, type and time of the message. Its
-        ``channel`` names the channel. - ``text``: the beginning of the message.
+          ``channel`` names the channel.
+        - ``text``: the beginning of the message.
         - ``owner``: the user who is charged for the bytes, in addition to the
-        app. ``""`` means that only the app is charged. - ``stoppers``: the
-        readers who may stop the stream. None means all readers.
+          app. ``""`` means that only the app is charged.
+        - ``stoppers``: the readers who may stop the stream. None means all
+          readers.
 
         Raises :class:`ChannelRefused` with the reason ``name``, ``unknown``,
         ``full`` (the app or the owner has too many streams) or ``limit``.
