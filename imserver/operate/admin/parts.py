@@ -18,7 +18,7 @@ NodeName = Annotated[str, about("The name of the node.", min_length=1, max_lengt
 
 
 class NodeFacts(Struct, frozen=True):
-    """What a node tells of itself."""
+    """The state of a node, as the node reports it."""
 
     version: str
     started: Annotated[int, about("When the node started, in Unix seconds.")]
@@ -182,8 +182,8 @@ class Nodes:
     def _drain_here(self, query: Drain) -> bool:
         """Drain this node, or let it serve again.
 
-        Returns True, as the answer to a query of another node. Draining takes
-        long, so it goes on in a greenlet of its own.
+        Returns True, which is the answer to a query of another node. Draining
+        takes long, so a separate greenlet drains the node.
         """
         draining = self._core.draining
         if query.drained:

@@ -152,8 +152,8 @@ def _users_in(value: Any) -> Iterable[str]:
 def _given(values: Any) -> Iterator[tuple[str, Any]]:
     """The fields that a request has set, as (name, value).
 
-    Of a struct, these are the fields that differ from their defaults. Of the
-    parameters of a request, they are only the values that may be stored.
+    For a struct, these are the fields that differ from their defaults. For the
+    parameters of a request, these are only the values that may be stored.
     """
     if isinstance(values, Struct):
         for field in msgspec.structs.fields(type(values)):

@@ -214,8 +214,9 @@ class AuditLog(Observer, ArchivedFiles):
     def _store_alone(self, waiting: list[_Waiting], error: Exception) -> None:
         """Store each of the acts alone, because the database refuses one.
 
-        So all others are stored. One act alone is the refused act; it becomes a
-        line in the server's log, with the error of the database.
+        All other acts are stored then. If ``waiting`` has only one act, the
+        database has refused this act. The act then becomes a line in the
+        server's log, with the error of the database.
         """
         if len(waiting) == 1:
             (refused,) = waiting

@@ -103,8 +103,8 @@ class UserErasure:
         return True
 
     def _load_everywhere(self) -> None:
-        """Do :meth:`load` on all nodes that answer. All others do it within
-        seconds."""
+        """Call :meth:`load` on all nodes that answer. Each other node calls it
+        within seconds."""
         self.load()
         self._core.ask_others(_LOAD, True, bool)
 

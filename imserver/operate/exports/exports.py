@@ -145,8 +145,8 @@ class Exports:
         """The export with this id, or the newest one if ``id`` is empty.
 
         ``user`` is the user to whom it must belong, or ``""`` for an export of
-        the whole app. None allows an export of anybody; the newest one is then
-        that of the whole app. Raises UnknownExport.
+        the whole app. None allows any export. If ``id`` is empty then, the
+        result is the newest export of the whole app. Raises UnknownExport.
         """
         if id:
             job = self._rows.get(app, id)

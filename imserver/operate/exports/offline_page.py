@@ -155,7 +155,7 @@ def _reactions(entry: Message) -> str:
 
 
 def _content(entry: Message, files: Mapping[str, str]) -> str:
-    """The content of an entry as HTML; ``""`` if it is no message."""
+    """The content of an entry as HTML; ``""`` if the entry is not a message."""
     # The entry of a recall that is about itself is a recalled message.
     if entry.kind == "recall" and entry.about == entry.id:
         return f'<p class="soft">{_words("recalled")}</p>'

@@ -90,9 +90,9 @@ class PeopleHooks(Struct, frozen=True):
 
     ``find(app, login)`` returns the user id of the account with this phone
     number, e-mail address or name; ``""`` if there is no such account.
-    ``locked(app, user)`` returns the end of the account's lock (0: never) and
-    the reason; None if it is not locked. ``unlock(principal, app, user)`` ends
-    the lock, and returns False if the principal may not do that.
+    ``locked(app, user)`` returns the end of the account's lock (0 if it never
+    ends) and the reason; None if it is not locked. ``unlock(principal, app,
+    user)`` ends the lock, and returns False if the principal may not do that.
     """
 
     find: Callable[[str, str], str] = _find_nobody
@@ -187,7 +187,7 @@ class Refusals(Service, dict=True):
         """
         if not principal.may(Needs.OPERATE):
             return
-        # None: all apps, and refusals that belong to no app.
+        # None means all apps, and refusals that belong to no app.
         reached = None
         if principal.apps is not None:
             reached = frozenset(apps)
@@ -206,8 +206,8 @@ class Refusals(Service, dict=True):
         """The holds on somebody, and the nodes that did not answer.
 
         ``names`` are the ids of the user. ``rows`` are refusals of the user;
-        rates of the addresses in them are found, too. ``everywhere`` finds also
-        limits that belong to no app.
+        rates of the addresses in these rows are found, too. With
+        ``everywhere``, limits that belong to no app are found, too.
         """
         query = self._query(app, names, address, everywhere, rows)
         rates, missing = self._rates(query)
@@ -240,8 +240,8 @@ class Refusals(Service, dict=True):
     def _unlock(
         self, principal: Principal, app: str, holds: Sequence[Hold]
     ) -> list[Hold]:
-        """End the locks among holds; returns the bans and locks that may be
-        lifted.
+        """End the locks among these holds. Returns the bans and locks that may
+        be lifted.
 
         A lock makes a ban of its account. A principal who may not end the lock
         does not lift the ban.

@@ -129,7 +129,7 @@ class Calls:
         """Call the function of a route, and apply a rule to it.
 
         ``read`` are the arguments of the function that the API has read from
-        the request. The result is that of the function.
+        the request. The result is the result of the function.
         """
         assert route.function is not None
         run = partial(route.function, service, call, *read)

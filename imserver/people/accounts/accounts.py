@@ -332,9 +332,9 @@ class Accounts(Service, dict=True):
     def report_to(self, logged_out: Callable[[str, str, int | None], object]) -> None:
         """From now on call this function whenever logins end.
 
-        Its arguments are the app, the user and the id of the ended login (None:
-        all logins of the user). It may switch greenlets, and raise
-        StorageUnavailable.
+        Its arguments are the app, the user and the id of the ended login. The
+        id None means that all logins of the user have ended. The function
+        may switch greenlets, and raise StorageUnavailable.
         """
         self._on_logout.append(logged_out)
 
@@ -682,8 +682,8 @@ class Accounts(Service, dict=True):
         return self._session(account, login)
 
     def _new_login(self, device: str, seconds: int = 0) -> Device:
-        """The row of a new login, valid for ``seconds``; 0: as the settings
-        say."""
+        """The row of a new login. ``seconds`` 0 means the lifetime in the
+        settings."""
         check_device(device)
         now = int(time())
         expires_at = now + (seconds or self._token_seconds)

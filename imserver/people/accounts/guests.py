@@ -101,8 +101,8 @@ class Guests(Service, dict=True):
         settings = settings_of(self.config, AccountSettings)
         seconds = self.config.accounts.rate_seconds
         self.unused_seconds = settings.guest_days * _DAY_SECONDS
-        """The time in seconds after which an unused guest is deleted; 0:
-        never."""
+        """The time in seconds after which an unused guest is deleted. 0 means
+        that guests are never deleted."""
         self._by_address = self.buckets(GUESTS, settings.guests_per_address, seconds)
 
     def require_guests(self, app: str) -> None:
@@ -195,8 +195,8 @@ class Guests(Service, dict=True):
     def _guest(self, app: str, user: str) -> Account:
         """The account of a guest.
 
-        Raises NoAccounts, UnknownAccount, and ServiceRefused for an account of
-        somebody who is no guest.
+        Raises NoAccounts, UnknownAccount, and ServiceRefused if the account
+        does not belong to a guest.
         """
         account = self.accounts.known(app, user)
         if not account.guest:

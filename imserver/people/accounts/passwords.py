@@ -100,13 +100,14 @@ class Passwords:
     def _verified(self, hasher: PasswordHasher, hashed: str, password: str) -> bool:
         """Whether a password has this hash of argon2id. Runs in a thread.
 
-        ``""`` is no hash. The check then takes as long, and its result is
-        False.
+        If ``hashed`` is ``""``, there is no hash. The check then takes as long
+        as with a hash, and its result is False.
         """
         from argon2.exceptions import Argon2Error, InvalidHashError
 
         if not hashed:
-            # A check of another hash takes as long as that of a real one.
+            # The check of this dummy hash takes as long as the check of a real
+            # hash.
             self._dummy_hash = self._dummy_hash or hasher.hash("nobody's")
         try:
             is_right = hasher.verify(hashed or self._dummy_hash, password)

@@ -119,8 +119,8 @@ class LockChange(Struct, frozen=True):
 
 
 def end_of(account: Account) -> int:
-    """When the lock of an account ends or has ended, in Unix seconds; 0: it has
-    no end, or the account has no lock."""
+    """When the lock of an account ends or has ended, in Unix seconds. 0 means
+    that the lock has no end, or that the account has no lock."""
     if account.locked_until == FOR_GOOD:
         return 0
     return account.locked_until

@@ -103,8 +103,9 @@ class AccountRelations(Struct, Relations, frozen=True):
         """Whether a user may send messages to another one."""
         if self.may_reach(app, by, user):
             return True
-        # A bot that only its owner's block keeps away may go on writing in an
-        # existing conversation. The same holds for a guest.
+        # If the user has blocked only the owner of a bot, the bot may go on
+        # writing in an existing conversation. The same is true if the user
+        # has no group in common any more with a guest.
         if self._blocked_by(app, by, (user,), with_owner=False):
             return False
         return self._have_written(app, by, user)
@@ -229,6 +230,6 @@ class AccountRelations(Struct, Relations, frozen=True):
 def _ids_of_others(by: str, users: Collection[str]) -> list[int]:
     """The account ids of the users, sorted.
 
-    The id of ``by`` is left out, and users whose id is no id of an account.
+    ``by`` is left out, and so is each user without an account id.
     """
     return sorted({id_of(user) for user in users if user != by} - {0})

@@ -133,8 +133,8 @@ class Resets(Struct, frozen=True):
         return _TEXT.format(link=f"{page}#reset={code}", minutes=minutes)
 
     def _charge(self, account: Account) -> bool:
-        """Count a mail to an account and to its address. False: too many were
-        sent."""
+        """Count a mail to an account and to its address. Returns False if too
+        many mails were sent."""
         try:
             self.of_account.require((account.app, account.id))
             self.mails.charge(account.app, account.email)

@@ -290,7 +290,8 @@ class AccountStore(Store.Rows):
 
     @Store.reading_or(0)
     def last_id(self, sql: PooledStatements) -> int:
-        """The id of the newest account of any app; 0: no account exists."""
+        """The id of the newest account of any app. The result is 0 if no
+        account exists."""
         return sql.query("SELECT max(id) FROM account")[0][0] or 0
 
     def search_page(
@@ -662,7 +663,7 @@ class AccountStore(Store.Rows):
     # --- guests ---------------------------------------------------------------
 
     def is_guest(self, app: str, id: int) -> bool:
-        """Whether this account exists, and is that of a guest."""
+        """Whether this account exists and belongs to a guest."""
         return bool(self._store.rows(_GUEST, (id, app)))
 
     @Store.writing_or(None)

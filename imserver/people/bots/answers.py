@@ -145,8 +145,8 @@ class StreamedAnswers(Service, dict=True):
         """The user who is charged for the streams of a bot.
 
         It is the owner, or, if a back end owns the bot, the bot. Returns ``""``
-        if the user ``bot`` is no bot. The owner of a bot never changes, so it
-        is remembered.
+        if the user ``bot`` is no bot. The owner of a bot never changes, so the
+        result is remembered.
         """
         rows = self.bots.get(app, [id_of(bot)])
         owner = ""

@@ -95,8 +95,9 @@ class BotHooks(Service, dict=True):
     def wants(self, hook: BotHook, entry: Entry) -> bool | None:
         """Whether the webhook of a bot gets an entry.
 
-        It gets the entries of others, and an own streamed message that a user
-        has stopped. Returns None if the bot is banned: then its entries wait.
+        The webhook gets the entries of other users. It also gets a streamed
+        message of the bot if a user has stopped that message. Returns None if
+        the bot is banned: then its entries wait.
         """
         if self.is_banned(hook.app, hook.user):
             return None

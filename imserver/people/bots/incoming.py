@@ -249,8 +249,8 @@ def _link_text(block: Mapping[str, Any], depth: int) -> str:
 def _container_text(block: Mapping[str, Any], kind: str, depth: int) -> str:
     """The text of a block that contains others, such as a section.
 
-    The texts of its parts are in lines, or beside each other, by the kind of
-    block.
+    The kind of block decides whether the texts of its parts are in separate
+    lines or in one line.
     """
     parts = [_block_text(block.get(name), depth + 1) for name in ("text", "fields")]
     elements = block.get("elements")
@@ -435,7 +435,7 @@ routes = Resource(
         "HookCreate",
         "The group of the webhook, and how its messages show the sender.",
     ),
-    voice=True,  # the nickname speaks to others, so a muted user may not set it
+    voice=True,  # Other users see the nickname, so a muted user may not set it.
     act="hooks.create",
     status=201,
     problems=(

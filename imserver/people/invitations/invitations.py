@@ -266,7 +266,8 @@ class Invitations:
             self._show_end(app, row, message, "revoked")
 
     def _leads_group(self, app: str, group: int, user: str) -> bool:
-        """Whether a user is the owner or an admin of a group (0: no group)."""
+        """Whether a user is the owner or an admin of a group. ``group`` 0 means
+        no group."""
         if not group:
             return False
         try:
@@ -509,7 +510,7 @@ class Invitations:
     ) -> None:
         """Show both users how an invitation has ended.
 
-        The message that has brought it is edited. ``message`` None means that
+        The message with the invitation is edited. ``message`` None means that
         there is no message to edit.
         """
         if message is None:

@@ -389,8 +389,8 @@ def _reason(error: NotSent) -> str:
 def _code_and_words(error: NotSent) -> tuple[object, object]:
     """The status code and the text in the answer of a mail server.
 
-    The code is ``""`` if it has not answered; the text is that of the error
-    then.
+    The code is ``""`` if the server has not answered. The text then describes
+    the error.
     """
     # The errors have types of smtplib, which is loaded with the first mail.
     cause: Any = error.__cause__

@@ -143,7 +143,7 @@ class _Running(Struct):
     app: str
     provider: str
     account: int
-    """The id of the account to link; 0: this is a login."""
+    """The id of the account to link. 0 means that this is a login."""
     version: int
     """The version of the account at the start of a link."""
     device: str
@@ -684,8 +684,9 @@ class OAuth:
     def _log_in(self, row: _Running, identity: Identity) -> FullSession:
         """Log in to the account of an identity.
 
-        If no account is linked with the identity, one is made, if the provider
-        may do so. Raises NotLinked, AccountLocked, UserBanned and WrongLogin.
+        If no account is linked with the identity, a new account is made, but
+        only if the provider may make accounts. Raises NotLinked, AccountLocked,
+        UserBanned and WrongLogin.
         """
         app = row.app
         name = row.provider

@@ -476,8 +476,8 @@ class Oidc(Service):
             "aud": {"essential": True, "value": settings.client_id},
         }
         params = {"nonce": nonce, "client_id": settings.client_id}
-        # The ID token may have a hash of the access token. There is no rule
-        # for the hash of EdDSA.
+        # The ID token may have a hash of the access token. The standard does
+        # not say how to hash for EdDSA, so the check is left out.
         if header.get("alg") != "EdDSA":
             params["access_token"] = access
         claims = CodeIDToken(payload, header, options, params)
