@@ -171,8 +171,8 @@ def _persons(whom: str, app: str, user: str) -> dict[str, str]:
     """The app and the user whose acts are wanted; ``""`` means any.
 
     ``whom`` is the argument: ``APP``, ``APP/USER`` or empty. ``app`` and
-    ``user`` are older options with the meaning of its parts. Raises UsageError
-    if both forms are given, or a user without an app.
+    ``user`` are older options, which mean the same as the parts of ``whom``.
+    Raises UsageError if both forms are given, or a user without an app.
     """
     if whom and (app or user):
         raise click.UsageError("APP/USER takes the place of --app and --user")
@@ -287,7 +287,8 @@ def export(path: str | None, data_dir: str | None, app: str, hashes: bool) -> No
 def _all_acts(store: Store) -> Iterator[tuple[AuditRow, list[Name]]]:
     """All acts with their names, the oldest first.
 
-    They are read page by page, because they may be more than the memory takes.
+    They are read page by page, because the memory may be too small for all of
+    them.
     """
     # -1 begins before the first row, also one that somebody has inserted.
     number = -1

@@ -645,8 +645,8 @@ def _search_of(query: AuditQuery, sql: PooledStatements) -> _Search:
 def _bounds(query: AuditQuery, sql: PooledStatements) -> tuple[int, int]:
     """Two numbers between which the numbers of all wanted acts lie.
 
-    Neither of the two numbers belongs to a wanted act. The times of acts never go back in the
-    chain, so a limit in time becomes a limit of numbers.
+    Neither of the two numbers belongs to a wanted act. The times of acts never
+    go back in the chain, so a limit in time becomes a limit of numbers.
     """
     low = 0
     high = query.after or _BEYOND_ALL

@@ -51,8 +51,9 @@ _LOOK_SECONDS: Final = 0.5
 def _seconds(after: int | None) -> int:
     """After how many seconds the erasure begins.
 
-    ``after`` is the option; None if it was left out. Then a person at a
-    terminal gets time to take the erasure back, and a script none.
+    ``after`` is the option; None means that the option was left out. Then a
+    person at a terminal gets time to take the erasure back, but a script gets
+    no time.
     """
     if after is not None:
         return after
@@ -126,7 +127,7 @@ def _app_and_user(target: str) -> tuple[str, str]:
 def _erase(
     server: ServerApi, person: dict[str, str], name: str, seconds: int, reason: str
 ) -> None:
-    """Erase a user, and wait until that has ended.
+    """Erase a user, and wait until the erasure has ended.
 
     ``person`` has the app and the id of the user. ``name`` is for messages. The
     erasure begins after some seconds; 0 means at once. Ends the command if
@@ -164,8 +165,8 @@ def _progress_text(name: str, seconds: int, is_planned: bool) -> str:
 def _compact(path: str | None, data_dir: str | None) -> None:
     """Write the files of the database again, without the erased data.
 
-    A database does not overwrite deleted rows, so they can still be read from
-    its files before.
+    A database does not overwrite deleted rows. Without this call, the deleted
+    rows could still be read from the files.
     """
     with (
         opened(path, data_dir) as (settings, store, _),
@@ -181,9 +182,9 @@ def _compact(path: str | None, data_dir: str | None) -> None:
 def _wait_until_erased(server: ServerApi, person: dict[str, str], text: str) -> None:
     """Print this text, and wait until a user is erased.
 
-    Ctrl-C takes the erasure back. Ends the command if that has happened, or if
-    the erasure takes too long after its beginning. ``person`` has the app and
-    the id of the user.
+    Ctrl-C takes the erasure back. Ends the command if the erasure was taken
+    back, or if the erasure takes too long after its beginning. ``person`` has
+    the app and the id of the user.
     """
     begun_at = 0.0  # 0: it has not begun
     last_reported = 0.0
@@ -204,11 +205,12 @@ def _wait_until_erased(server: ServerApi, person: dict[str, str], text: str) -> 
 
 
 def _report_delay(begun_at: float, last_reported: float) -> float:
-    """Tell a waiting person now and then that an erasure takes long.
+    """Tell a waiting person from time to time that an erasure takes long.
 
-    ``begun_at`` is the monotonic time at which it began. ``last_reported`` is
-    after how many seconds the person was told last; its new value is returned.
-    Ends the command after :data:`_MOST_WAIT_SECONDS`.
+    ``begun_at`` is the monotonic time at which the erasure began.
+    ``last_reported`` is the number of seconds after which the person was told
+    last. Returns the new value of ``last_reported``. Ends the command after
+    :data:`_MOST_WAIT_SECONDS`.
     """
     seconds = monotonic() - begun_at
     words = f"not erased after {seconds:.0f} s"
@@ -222,7 +224,7 @@ def _report_delay(begun_at: float, last_reported: float) -> float:
 
 @contextmanager
 def _ctrl_c() -> Iterator[Event]:
-    """Yield an event that Ctrl-C sets, in place of ending the command.
+    """Yield an event that Ctrl-C sets. Ctrl-C then does not end the command.
 
     A command looks at it between its steps, because an interrupted query makes
     its database connection unusable. A second Ctrl-C interrupts the command as
@@ -382,7 +384,7 @@ def _facts_due(deletion: AppDeletion, app: str) -> dict[str, str]:
 
 
 def _undo(deletion: AppDeletion, record: Callable[..., None], name: str) -> None:
-    """Take back a deletion, and store that in the audit log."""
+    """Take back a deletion, and store this act in the audit log."""
     deletion.undo(name)
     record("apps.delete.undo", name)
 
@@ -390,7 +392,8 @@ def _undo(deletion: AppDeletion, record: Callable[..., None], name: str) -> None
 def _confirm(name: str) -> None:
     """Let the operator type the name of the app.
 
-    Ends the command if it is another one, or if nobody can type.
+    Ends the command if the operator types another name, or if there is no
+    terminal.
     """
     try:
         question = "Type the name of the app to delete it"

@@ -92,8 +92,8 @@ class ArchiveState(Struct):
     stage: int = 0
     """How many stages of the maker are done."""
     position: bytes = b""
-    """Where in the rows of the database the maker continues; ``b""``: at the
-    first row."""
+    """Where in the rows of the database the maker continues. ``b""`` means at
+    the first row."""
     entries: int = 0
     rows: int = 0
     size: int = 0
@@ -102,7 +102,7 @@ class ArchiveState(Struct):
     """The lengths of the archive, of its directory and of its checksums at the
     last save."""
     begun: int = 0
-    """When it was begun, in Unix seconds."""
+    """When the archive was begun, in Unix seconds."""
     counts: dict[str, int] = {}
     """Table → the number of its rows in the archive."""
     part: int = 0

@@ -213,7 +213,8 @@ def lift(
 def _refusals_of(
     refusals: Refusals, app: str, names: frozenset[str]
 ) -> list[RefusalRow]:
-    """The refusals of a user on all nodes; none if there are no ``names``."""
+    """The refusals of a user on all nodes. The result is empty if ``names`` is
+    empty."""
     if not names:
         return []
     rows, _ = refusals.select(Wanted(apps=frozenset({app}), names=names))

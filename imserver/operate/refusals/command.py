@@ -90,8 +90,8 @@ def _lines_after_lift(
     lifted: Sequence[Mapping[str, Any]],
     remaining: Sequence[Mapping[str, Any]],
 ) -> list[str]:
-    """The limits that were lifted, and the others with the commands that end
-    them."""
+    """The limits that were lifted, and the remaining limits with the commands
+    that end them."""
     lines = _hold_lines(lifted)
     if lines:
         lines.insert(0, "Lifted")
@@ -153,8 +153,8 @@ def _explain(api: ServerApi, query: Mapping[str, str], whom: str) -> None:
 def _history_lines(
     refusals: Iterable[Mapping[str, Any]], whom: str, shows_end: bool
 ) -> Iterator[str]:
-    """The refusals within the last hour, each in a few lines after an empty
-    one."""
+    """The refusals within the last hour. Each has a few lines, with an empty
+    line before them."""
     yield "Refusals within the last hour, the latest first"
     for row in refusals:
         yield ""
@@ -222,8 +222,9 @@ def _hold_lines(holds: Iterable[Mapping[str, Any]]) -> list[str]:
 def _end_of(hold: Mapping[str, Any]) -> str:
     """When a limit ends, as words with a space before them.
 
-    ``until`` is 0 if a limit lasts until somebody lifts it. An erasure has its
-    beginning there, or 0 if it has begun; then the words are ``""``.
+    ``until`` is 0 if a limit lasts until somebody lifts it. For an erasure,
+    ``until`` is the time at which the erasure begins. If the erasure has begun,
+    ``until`` is 0, and the words are ``""``.
     """
     if not hold["until"] and hold["kind"] != "erasure":
         return " for good"
@@ -252,7 +253,7 @@ def _is_of_group(hold: Mapping[str, Any]) -> bool:
 
 
 def _undo_commands(app: str, holds: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Lines with the commands that cancel erasures which have not begun."""
+    """Lines with the commands that cancel planned erasures."""
     erased = (
         hold["who"] for hold in holds if hold["kind"] == "erasure" and hold["until"]
     )
@@ -300,8 +301,8 @@ def _refusal_lines(row: Mapping[str, Any], whom: str, shows_end: bool) -> Iterab
 def _command_for(command: str, whom: str) -> str:
     """The command that lifts a limit, for the user that was typed.
 
-    The server answers with a command for ``APP/USER``. It stays as it is if
-    only an address was typed.
+    The server answers with a command for ``APP/USER``. This command is returned
+    unchanged if only an address was typed.
     """
     if "/" in whom:
         return command.replace("APP/USER", whom)
@@ -309,7 +310,7 @@ def _command_for(command: str, whom: str) -> str:
 
 
 def _times(row: Mapping[str, Any]) -> str:
-    """When and how often it was refused: ``08:30:00 to 08:31:12  4 times``."""
+    """Times and number of the refusals: ``08:30:00 to 08:31:12  4 times``."""
     last = _clock(row["last"])
     if row["count"] == 1:
         return f"{last}  once"
@@ -342,7 +343,8 @@ def _until(seconds: float) -> str:
     """The words for the end of a limit, with a space before them.
 
     An example: `` until 2026-11-26 08:30:00 UTC (in 5 min)``. ``seconds`` is
-    the Unix time of the end. Returns ``""`` if that is unknown (0) or over.
+    the Unix time of the end. Returns ``""`` if the end is unknown (0) or in the
+    past.
     """
     seconds_left = seconds - time()
     if seconds_left <= 0:

@@ -789,10 +789,9 @@ def set_rules(
 def _removed(
     parts: SafetyParts, call: Call, request: MessagesToRemove, undecided: bool
 ) -> RemovalAnswer:
-    """Remove messages for a request, and note for the audit log whose they
-    were.
+    """Remove messages for a request, and note their senders for the audit log.
 
-    With ``undecided`` they stay hidden until a moderator decides.
+    With ``undecided``, the messages stay hidden until a moderator decides.
     """
     removal = parts.moderation.remove_messages(
         call.principal, call.app, request.messages, request.reason, undecided

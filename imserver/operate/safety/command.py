@@ -391,7 +391,7 @@ def _say_mute(hold: Mapping[str, Any]) -> None:
 
 
 def _say_reporter(reporter: Mapping[str, Any], names: Mapping[str, str]) -> None:
-    """Print who has reported it, and the reason."""
+    """Print the name of a reporter, and the reason of the report."""
     when = _when(reporter["time"])
     who = _named(reporter["user"], names)
     reason = reporter["reason"]
@@ -432,7 +432,7 @@ def _say_removal(
 ) -> None:
     """Print the result of a removal of messages.
 
-    ``none`` is the text of the error if it has removed nothing. ``of`` are the
+    ``none`` is the text of the error if no message was removed. ``of`` has the
     words about the sender, such as `` of Ann``.
     """
     count = answer["messages"]

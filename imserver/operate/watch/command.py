@@ -149,7 +149,8 @@ def log(url: str, key_file: str | None, seconds: int, **wish: Any) -> None:
 def _change_log(
     server: ServerApi, wish: dict[str, Any], seconds: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Change the logs of all nodes, or end the change (the level ``default``).
+    """Change the logs of all nodes. The level ``default`` ends an earlier
+    change.
 
     Returns the answer of the server, and the wish that applies now.
     """

@@ -399,10 +399,11 @@ def register(api: AccountParts, call: Call, request: Registration) -> SessionAns
 
 
 def _identifiers_to_register(request: Registration) -> dict[Identifier, str]:
-    """The identifiers in a registration, with that in its field ``login``.
+    """The identifiers in a registration.
 
-    ``login`` is an identifier of any kind. Raises ApiProblem if another field
-    has a different identifier of this kind.
+    They include the identifier in the field ``login``, which may be of any
+    kind. Raises ApiProblem if another field has a different identifier of the
+    same kind.
     """
     identifiers = _given_identifiers(request)
     if request.login is not UNSET:
@@ -774,7 +775,7 @@ def devices(api: AccountParts, call: Call, _request: Acting) -> DevicesAnswer:
 def _shown_device(device: Device, is_current: bool, is_online: bool) -> DeviceShown:
     """The row of a device.
 
-    The current device is that of the request.
+    The current device is the device that has sent the request.
     """
     return view(
         DeviceShown,

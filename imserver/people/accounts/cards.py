@@ -73,22 +73,25 @@ class Card(Struct, frozen=True):
 
     account: Account
     name: str
-    """The user name; ``""``: no user name, or hidden."""
+    """The user name. ``""`` means that there is no user name, or that the name
+    is hidden."""
     relation: Relation
-    """The relation to the viewer; ``incoming``: the account has sent the viewer
-    a friend request."""
+    """The relation to the viewer. ``incoming`` means that the account has sent
+    the viewer a friend request."""
     online: bool | None
-    """Whether the user is online; None: hidden."""
+    """Whether the user is online. None means that this is hidden from the
+    viewer."""
     status: tuple[str, bool, int] = ("", False, 0)
     """The status, whether the user is away, and when both end, in Unix seconds
-    (0: never)."""
+    (0 means never)."""
     email: str = ""
-    """The confirmed e-mail address; ``""``: no address, or hidden."""
+    """The confirmed e-mail address. ``""`` means that there is no address, or
+    that the address is hidden."""
 
     @property
     def last_seen(self) -> int:
-        """When the user was last online, in Unix seconds; 0: hidden, unknown,
-        or online."""
+        """When the user was last online, in Unix seconds. 0 means that the time
+        is hidden or unknown, or that the user is online."""
         if self.online is False:
             return self.account.last_seen
         return 0
@@ -462,7 +465,7 @@ class _View(Struct, frozen=True):
     """The details of accounts that a viewer may see: an account or a back end."""
 
     viewer_id: int
-    """The id of the viewer; 0: a back end."""
+    """The id of the viewer. 0 means that the viewer is a back end."""
     seen_whole: Collection[str]
     """The users whose data the viewer sees completely."""
     known_users: Collection[str]
@@ -473,7 +476,8 @@ class _View(Struct, frozen=True):
     """Account id → the states of the viewer and the account towards each
     other."""
     online: Mapping[str, bool]
-    """User → whether the user is online. Users who hide it are left out."""
+    """User → whether the user is online. Users who hide their presence are left
+    out."""
     shows_emails: bool
     """Whether the viewer may see confirmed e-mail addresses."""
     now: float
@@ -530,8 +534,8 @@ class LastSeen(Service):
     rows: AccountStore
     wanted_in: Callable[[str], bool]
     _seen: dict[tuple[str, int], int] = field(default_factory=dict)
-    """(app, account id) → the Unix second at which its last connection ended,
-    until it is stored."""
+    """(app, account id) → the Unix second at which the last connection of the
+    account ended. The time is kept here until it is stored."""
     _running: bool = False
 
     def ended(self, connection: Connection, _code: int) -> None:

@@ -126,7 +126,7 @@ def _time(seconds: int) -> str:
 def _lock_of(account: Account, now: float) -> str:
     """The lock of an account in the output of commands.
 
-    It is ``no``, or the end and the reason, such as ``for good: spam``.
+    The result is ``no``, or the end and the reason, such as ``for good: spam``.
     """
     if not account.is_locked(now):
         return "no"
@@ -234,7 +234,7 @@ def show(path: str | None, data_dir: str | None, target: str) -> None:
 
 
 def _table_of(rows: Sequence[tuple[str, str]]) -> str:
-    """Lines of names and values; the values are below each other."""
+    """Lines of names and values. The values are aligned in a column."""
     return "\n".join(f"{name:{_NAME_CHARACTERS}} {value}" for name, value in rows)
 
 
@@ -371,7 +371,7 @@ def _store_lock(named: _Named, until: int, reason: str, ban_seconds: int) -> Non
 
 
 def _any_account(_account: Account) -> bool:
-    """Whether an operator may act on an account: always, whatever its role."""
+    """Always True, because an operator may act on accounts of every role."""
     return True
 
 

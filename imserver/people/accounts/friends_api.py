@@ -101,7 +101,7 @@ def friends(
 def _last_listed(cursor: str) -> str:
     """The last user of the previous page, or ``""`` for the first page.
 
-    A cursor that is not the id of an account begins at the first page, too.
+    A cursor that is not the id of an account means the first page, too.
     """
     after = read_cursor(cursor) or ""
     if not id_of(after):

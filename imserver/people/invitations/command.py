@@ -121,7 +121,8 @@ def _print_hint_for_owners(path: str | None) -> None:
 
 
 def _address(config: Config) -> str:
-    """The address of the server; if the settings lack it, the local one."""
+    """The address of the server. If the settings have no address, the result is
+    the local address."""
     if HTTP_URL.match(config.address):
         return config.address
     return f"http://127.0.0.1:{config.app.http_port}"
@@ -167,8 +168,8 @@ def _let_guests_in(tenants: Tenants, settings: dict[str, Any]) -> bool:
     """Make the app gochat with these additional settings, or let guests into
     it.
 
-    Returns whether the app takes guests now. It does not if the settings file
-    defines the app without guests.
+    Returns whether the app takes guests now. The result is False if the
+    settings file defines the app without guests.
     """
     tenant = tenants.find(GOCHAT)
     if tenant is None:

@@ -148,8 +148,8 @@ class _Running(Struct):
     """The version of the account at the start of a link."""
     device: str
     return_to: str
-    """The path of our own page to which the browser comes back; ``""``: the
-    browser asks the user a question instead."""
+    """The path of our own page to which the browser comes back. ``""`` means
+    that the browser asks the user a question instead."""
     shown: str
     """The short code that the user compares."""
     state: str
@@ -161,8 +161,8 @@ class _Running(Struct):
     """``returned``: the browser has come back, and the user is asked.
     ``done``: the client may finish the login."""
     code: str = ""
-    """The hash of the code that only the browser has; ``""``: no code is
-    needed."""
+    """The hash of the code that only the browser has; ``""`` means that no code
+    is needed."""
     found: Identity | None = None
     """The identity of the user, after the browser has come back."""
 
