@@ -15,7 +15,7 @@ PEOPLE: Final = frozenset({"users", "members", "member", "user", "friend", "bot"
 """Fields with ids of users. Their values are the ``users`` of an act."""
 _VALUES: Final = frozenset(
     {
-        # What it is about.
+        # The thing that the act is about.
         "id",
         "act",
         "group",

@@ -780,7 +780,7 @@ def last_maker(store: Store, app: str, user: str, names: Sequence[str]) -> str:
         acts, _ = store.read_or((NO_ACTS, 0), partial(search, query))
         for row, names_in_act in acts:
             act = shown(row, names_in_act)
-            # The search also finds acts that the user has done to others.
+            # The search also finds acts that the user has done to other users.
             if act.number > newest and _is_target(user, act):
                 newest = act.number
                 maker = act.by

@@ -142,8 +142,9 @@ class ChainCheck(Service):
             self._check_names(row, names)
         self._compare(number, row.hash)
         self.number = number
-        # The stored hash, also of a changed row: one changed row is reported
-        # once, and not again as a broken link of the next row.
+        # The hash is the stored one, also if the row was changed. So one
+        # changed row is reported once, and not again as a broken link of the
+        # next row.
         self._hash = row.hash
 
     def _check_link(self, row: AuditRow) -> None:

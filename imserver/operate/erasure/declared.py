@@ -22,8 +22,8 @@ MOST_SECONDS: Final = 3600
 TABLES: Final = (
     Table(
         name="erasure_due",
-        # The row of a whole app goes when its deletion has ended: a killed one
-        # goes on.
+        # The row of a whole app is removed when its deletion has ended. So a
+        # deletion that was interrupted can continue.
         of_app="app = %s AND id <> ''",
         types="""app name255*, id name255* out user, created big out, ends big out, leased big out,
             banned small out, reason name1000 words""",

@@ -110,7 +110,7 @@ class AppDeletion:
             erasure.app(app)
             done_tables |= erasure.tables
         self._store.delete_rows(app, done_tables)
-        # Last, because this row makes nodes continue a deletion.
+        # This row is deleted last, because it makes nodes continue a deletion.
         self.waiting.drop(app)
 
     def plan(self, app: str, seconds: int, reason: str) -> PlannedErasure:

@@ -172,7 +172,7 @@ class UserErasure:
         except Unavailable as error:
             if not core.store.has_database:
                 raise
-            # With a database, a node continues it within a minute.
+            # With a database, a node continues the erasure within a minute.
             log.warning("an erasure in %s goes on later: %s", call.app, error)
             return ErasedAnswer(erased=False)
         return ErasedAnswer()
@@ -277,7 +277,8 @@ def _proof_of(core: Core) -> Proof:
                 Problems.NOT_ALLOWED, "The account takes a code of its second factor"
             ) from None
         except (WrongLogin, WrongCode, AccountLocked):
-            # One text for all, so that nobody learns which of them is right.
+            # One text for all errors, so that nobody learns whether the
+            # password or the code is right.
             raise ApiProblem(
                 Problems.NOT_ALLOWED, "The password or code is wrong"
             ) from None

@@ -76,7 +76,7 @@ class DueErasures(Store.Rows):
         )
         banned = 0  # an unused column
         row = (*_ROWS.values(new), banned, leased_until)
-        # A row that exists stays as it is.
+        # An existing row is not changed.
         sql.insert_new("erasure_due", f"{_ROWS.columns}, banned, leased", [row])
 
     def added(self, app: str, user: str = "") -> PlannedErasure:

@@ -197,8 +197,8 @@ class ArchiveWriter:
         state = self.state
         _, directory, checksums = self._files
         directory.write(entry.end())
-        # The checksums are written before the last two entries, so they do not
-        # name these.
+        # The checksums are written before the last two entries, so the last two
+        # entries have no checksum in the list.
         if entry.name not in (CHECKSUMS, MANIFEST):
             checksums.write(entry.checksum_line(rows))
 
@@ -290,7 +290,8 @@ class ArchiveWriter:
         archive.write(_end64(disk, entries, size, start))
         archive.write(_LOCATOR.pack(b"PK\6\7", disk, end, disks))
 
-        # Each number stands twice: for this disk, and for all disks together.
+        # Each number is written twice: for this disk, and for all disks
+        # together.
         few = min(entries, _MOST_16_BITS)
         offsets = (min(size, _ALL), min(start, _ALL))
         comment_bytes = 0

@@ -114,7 +114,7 @@ class Exports:
 
         job = self._new_job(subject)
 
-        # Any node may work on it. Only the runner of this node is woken at
+        # Any node may make the export. Only the runner of this node is woken at
         # once.
         self._rows.add(job)
         self._runner_of(job).wake()
@@ -214,7 +214,7 @@ class Exports:
         try:
             self._make_or_delete(job, runner)
         except Runner.Lost:
-            # The export was deleted, or another node works on it.
+            # The export was deleted, or another node makes it.
             if self._rows.get(app, id) is None:
                 self._remove(id)
             raise

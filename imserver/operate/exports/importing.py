@@ -349,7 +349,7 @@ class Import(Service, dict=True):
         count = 0
         for columns, rows in self._batches(entry, skip=0):
             count += len(rows)
-            # It adds the ids of accounts to ``parents``.
+            # ``check`` adds the ids of accounts to ``parents``.
             check = partial(
                 self._rows.check,
                 name=table,
@@ -405,8 +405,8 @@ class Import(Service, dict=True):
             return  # Rows of this table are not imported.
         self._counts[table] = self._counts.get(table, 0) + entry.rows
         if self._rows.stays(table):
-            # The app has this row already. It is changed last: before, the app
-            # has no messages.
+            # The app has this row already. The row is changed last. Until then,
+            # the app has no messages.
             for line in self.archive.lines(entry.name):
                 self._last_rows[table] = line
         elif number >= self._progress.entry:
@@ -499,7 +499,7 @@ class Import(Service, dict=True):
         archive."""
         for table, count in self._counts.items():
             if self._rows.stays(table):
-                continue  # Its row is changed last.
+                continue  # The row of this table is changed last.
             stored = self.store.read(partial(self._rows.count, name=table))
             if stored != count:
                 raise BadArchive(

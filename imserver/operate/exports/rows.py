@@ -58,7 +58,7 @@ class JobRows(Store.Rows):
 
     def add(self, job: Job) -> None:
         """Store a new export."""
-        leased_until = 0  # no node works on it yet
+        leased_until = 0  # no node makes the export yet
         row = (*_ROWS.values(job), leased_until)
         columns = f"{_ROWS.columns}, leased"
         self._store.write(lambda sql: sql.insert_new("export_job", columns, [row]))

@@ -159,7 +159,7 @@ def _joined_days(rows: Iterable[_UseOfRoute]) -> Iterable[_UseOfRoute]:
     spans: dict[tuple[str, str, str, str], _UseOfRoute] = {}
     for row in rows:
         who = row.route, row.key, row.app, row.address
-        later = spans.get(who)  # of days that were read before
+        later = spans.get(who)  # the uses on later days, which were read before
         if later:
             spans[who] = _joined(row, later)
         elif len(spans) < MOST_SPANS:
@@ -206,7 +206,7 @@ def delete_before(store: Store, minute: int) -> None:
             sql.execute_many(delete, keys)
         return len(keys)
 
-    # A transaction that has deleted fewer rows was the last one.
+    # If a transaction has deleted fewer rows, no rows are left to delete.
     while store.write_or(0, delete_some) == _AT_ONCE:
         pass
 

@@ -236,7 +236,7 @@ class Quotas:
     def _counted(self, app: str) -> Used:
         """The counts of this node for an app since the start of the node."""
         return Used(
-            day=0,  # not of one day
+            day=0,  # the counts are not of one day
             pushes=self._pushes.get(app, 0),
             messages=self._messages.get(app, 0),
         )

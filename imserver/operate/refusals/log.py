@@ -299,8 +299,8 @@ class RefusalLog(Observer):
             self._drop_oldest(cause)
         if self.size > MAX_ROWS:
             largest = max(self._causes.values(), key=lambda each: each.size)
-            # Half of it is removed at once, so that the next rows do not search
-            # for the largest cause again.
+            # Half of the rows of this cause are removed at once, so that the
+            # next rows do not search for the largest cause again.
             for _ in range((largest.size + 1) // 2):
                 self._drop_oldest(largest)
 

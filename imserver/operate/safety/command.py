@@ -474,7 +474,8 @@ def _words_of(row: Mapping[str, Any]) -> tuple[str, str, str]:
     "themselves")``.
     """
     if row["appeal"]:
-        # A banned user asks for an end of the ban: not a report of others.
+        # The banned user asks for an end of the ban. Other users have no part
+        # in an appeal.
         return "appeal", "", "themselves"
     kind = "person"
     if row["message"]:

@@ -114,5 +114,5 @@ class Mutes:
         for row in rows:
             self._learn(row)
         # A transaction may be committed some time after it has set the second
-        # of its change. So the last seconds are read again.
+        # of its change. So the changes of the last seconds are read again.
         self._read_until = max(now - _COMMIT_SECONDS, 0)

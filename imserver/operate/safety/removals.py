@@ -125,8 +125,8 @@ class Removals(Store.Rows):
         if to == UNDOING:
             in_time = f" AND (ends = 0 OR ends > {sql.now})"
         elif to == ENDING:
-            # Once it has begun to become final, a repeated attempt goes on at
-            # any time.
+            # If the removal has begun to become final, a repeated attempt may
+            # continue at any time.
             in_time = f" AND (state = {ENDING} OR (ends > 0 AND ends <= {sql.now}))"
         states = ", ".join(map(str, among))
         statement = (

@@ -295,7 +295,8 @@ class Reports(Store.Rows):
         """
         subject = f"appeal {user}"
 
-        # Only an open report has such a subject: see :meth:`close`.
+        # Only an open report has such a subject, because :meth:`close` changes
+        # the subject.
         statement = "SELECT 1 FROM report WHERE app = %s AND subject = %s"
         if self._store.rows(statement, (app, subject)):
             raise ServiceRefused(problem=HTTP_APPEAL_OPEN)

@@ -374,7 +374,7 @@ class Cards(Service, dict=True):
         """
         accounts = self.accounts.tokens.those_of(app, users)
         if not accounts:
-            # Raises NoAccounts if this is the reason.
+            # Raises NoAccounts if the app has no accounts.
             self.accounts.rules_of(app)
         return self._cards(app, viewer, accounts)
 

@@ -103,7 +103,7 @@ class Friends(Struct, frozen=True):
         if result == "full":
             raise ServiceRefused(problem=HTTP_TOO_MANY_FRIENDS)
         self._signal_if_seen(app, user_id, other_id, before, after)
-        # The states are turned round for the other one.
+        # For the other account, the two states are exchanged.
         self._signal_if_seen(app, other_id, user_id, before[::-1], after[::-1])
         return FriendResult(result)
 
@@ -232,7 +232,8 @@ def block(before: States) -> tuple[States, str]:
     mine, theirs = before
     if mine == BLOCKED:
         return before, FriendResult.ALREADY
-    # The block of the other one stays. All other relations end.
+    # If the other account has blocked this one, the block stays. All other
+    # relations end.
     if theirs == BLOCKED:
         return (BLOCKED, BLOCKED), FriendResult.DONE
     return (BLOCKED, ""), FriendResult.DONE

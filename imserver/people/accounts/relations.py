@@ -104,8 +104,8 @@ class AccountRelations(Struct, Relations, frozen=True):
         if self.may_reach(app, by, user):
             return True
         # If the user has blocked only the owner of a bot, the bot may go on
-        # writing in an existing conversation. The same is true if the user
-        # has no group in common any more with a guest.
+        # writing in an existing conversation. A guest may do so, too, if
+        # the guest and the user have no common group any more.
         if self._blocked_by(app, by, (user,), with_owner=False):
             return False
         return self._have_written(app, by, user)

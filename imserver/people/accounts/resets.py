@@ -96,7 +96,7 @@ class Resets(Struct, frozen=True):
             if row is None:
                 return None
             account, hashed = row
-            # An account without a password cannot reset it.
+            # An account without a password has no password to reset.
             if not hashed or not account.email or not self._charge(account):
                 return None
 

@@ -57,7 +57,7 @@ _ROWS: Final = RowsOf(
     Account,
     "account",
     email_confirmed="email = confirmed_email",
-    # An unknown role counts as that of a member.
+    # An account with an unknown role counts as a member.
     role="CASE WHEN role IN ('owner', 'moderator') THEN role END",
     factor="factor_since > 0",
 )
@@ -580,8 +580,8 @@ class AccountStore(Store.Rows):
         Nobody has asked for this mail, so it is sent once. Returns False if the
         server has asked before, or an address was confirmed before.
         """
-        # NULL means: never asked and never confirmed. An empty text means:
-        # asked.
+        # NULL means that the server has never asked, and no address was ever
+        # confirmed. An empty text means that the server has asked.
         statement = (
             "UPDATE account SET confirmed_email = '' WHERE id = %s "
             "AND confirmed_email IS NULL"

@@ -93,7 +93,8 @@ STEPS: Final = {
     34: _fold_names,
     38: _fold_anew,
     39: _name_owner,
-    # "title": NULL: none. The index has the directory of an app in its order.
+    # In ``title``, NULL means no title. The index has the directory of an app
+    # in its order.
     43: """
     columns account: title string64?
       index account_by_folded: app guest bot findable folded id

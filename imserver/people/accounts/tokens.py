@@ -208,7 +208,7 @@ class AccountTokens(AccountLookup):
         if not token:
             return None
         if self.settings.is_public and self._keys.demo:
-            return None  # anybody could have signed it
+            return None  # anybody could have signed the token
         try:
             # At the time 0 no token has expired.
             claims = read(token, self._keys_of_tokens(), now=0)

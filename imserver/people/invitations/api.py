@@ -372,7 +372,8 @@ def mail(
     and moderators of the app, because the mail names the user and the group. A
     server without the section `smtp` answers `not_implemented`.
     """
-    # Such as a second factor, which the app demands for its role.
+    # An account may lack a second factor, for example, if the app demands one
+    # for the role of the account.
     if call.principal.lacks:
         raise ApiProblem(
             Problems.NOT_ALLOWED, f"Your account lacks {call.principal.lacks}"

@@ -168,8 +168,8 @@ class InvitationMails:
         refused: list[RefusedAddress] = []
         now = int(time())
         wanted = self._uninvited(app, group, emails, now, refused)
-        # This comes before the addresses are charged, because without it nobody
-        # is invited.
+        # The limit of the app comes first. If it refuses, nobody is invited, so
+        # the addresses are not charged.
         self._mails_of_app.require(app, len(wanted))
         new = [
             _waiting_mail(inviter, group, email, language, now)
@@ -332,7 +332,7 @@ class InvitationMails:
         reason = _reason(error)
         self._rows.note_mail(app, mail.code, reason)
         if not error.is_of_mail:
-            # No other mail would be taken now either.
+            # The mail server would not take another mail now, either.
             self._away_until = monotonic() + _AWAY_SECONDS
         may_be_taken = error.is_temporary or not error.is_of_mail
         if may_be_taken and time() < mail.created + _TRY_SECONDS:
@@ -394,7 +394,8 @@ def _code_and_words(error: NotSent) -> tuple[object, object]:
     """
     # The errors have types of smtplib, which is loaded with the first mail.
     cause: Any = error.__cause__
-    # An error about receivers has the answer to each of them. There is one.
+    # An error about receivers has an answer for each receiver. A mail has only
+    # one receiver.
     recipients = getattr(cause, "recipients", None)
     if recipients is not None:
         code, words = next(iter(recipients.values()))

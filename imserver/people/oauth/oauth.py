@@ -229,8 +229,8 @@ class LinkStore(Store.Rows):
             if linked_subject != subject:
                 raise Taken("link")
             return
-        # Locked, so that a deletion of the account cannot leave the link
-        # behind.
+        # The row is locked, so that a deletion of the account cannot leave the
+        # link behind.
         account_row = f"SELECT 1 FROM account WHERE id = %s{sql.for_update}"
         if not sql.query(account_row, (account,)):
             raise Taken("link")

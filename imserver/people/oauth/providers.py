@@ -400,7 +400,7 @@ class Oidc(Service):
         """
         now = monotonic()
         if self._endpoints is not None:
-            # This login uses the document that is there. It need not wait.
+            # This login uses the existing document, so the login need not wait.
             if now >= self._next_fetch:
                 self._next_fetch = now + _RETRY_SECONDS
                 gevent.spawn(self._refresh)
