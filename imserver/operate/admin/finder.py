@@ -270,7 +270,7 @@ class Finder:
                 yield text, app, text, "banned"
 
     def _apps_online(self, user: str, apps: Sequence[str]) -> Iterable[str]:
-        """The apps in which a user is online, on this node or on others.
+        """The apps in which a user is online, on this node or on another node.
 
         If the registry does not answer, only this node is known.
         """

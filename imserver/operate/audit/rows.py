@@ -695,8 +695,8 @@ def _source(query: AuditQuery, by: Label) -> tuple[str, tuple[str, ...]]:
 
     The text has no ``SELECT``. For the acts in an app, the result is ``("
     number FROM audit WHERE app = %s AND", ("shop",))``. Each query uses one
-    index. It is chosen by the given fields, so that as few acts as possible are
-    read.
+    index. The given fields decide which index is used, so that as few acts as
+    possible are read.
     """
     _, app, member = by
     # Numbers of acts that name somebody or something.
@@ -741,8 +741,8 @@ def _wanted(query: AuditQuery, by: Label) -> tuple[str, tuple[str, ...]]:
 def _wanted_names(query: AuditQuery, by: Label) -> tuple[str, tuple[str, ...]]:
     """The conditions for the names in a wanted act, and their values.
 
-    They are in the order in which ``_source`` prefers them. Each is necessary
-    only if ``_source`` has used one before it.
+    The conditions are in the order in which ``_source`` prefers them. A
+    condition is necessary only if ``_source`` has used an earlier condition.
     """
     _, app, member = by
     text = ""

@@ -148,8 +148,8 @@ class ChainCheck(Service):
         self._hash = row.hash
 
     def _check_link(self, row: AuditRow) -> None:
-        """Check that no row is missing between the last row and this one, and
-        that this one has the hash of the last one."""
+        """Check that no row is missing between the last row and this row, and
+        that this row has the hash of the last row."""
         first_missing = self.number + 1
         last_missing = row.number - 1
         if first_missing == last_missing:
@@ -245,7 +245,7 @@ class ChainCheck(Service):
     def complain(self, text: str) -> None:
         """Add a problem to the result.
 
-        After :data:`_MOST_WRONG` problems, further ones are only counted.
+        After :data:`_MOST_WRONG` problems, further problems are only counted.
         """
         if len(self.result.wrong) < _MOST_WRONG:
             self.result.wrong.append(text)
@@ -279,7 +279,7 @@ def _first_page(
 def check_rows(sql: PooledStatements) -> Iterator[Finding]:
     """Verify the newest acts, for ``imserver doctor``.
 
-    Yields one finding if the chain is broken, and nothing if it is not.
+    Yields one finding if the chain is broken, and otherwise nothing.
     """
 
     # The doctor is in a transaction already. So the verification reads in it.

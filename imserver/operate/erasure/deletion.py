@@ -116,9 +116,9 @@ class AppDeletion:
     def plan(self, app: str, seconds: int, reason: str) -> PlannedErasure:
         """Plan the deletion of an app to begin after some seconds.
 
-        If one is planned already, that one stays. The app is locked, so that no
-        new data appear. Raises NotWaiting if somebody has deleted the app, or
-        taken the deletion back, meanwhile.
+        If a deletion of the app is planned already, the earlier plan stays. The
+        app is locked, so that no new data appear. Raises NotWaiting if somebody
+        has deleted the app, or taken the deletion back, meanwhile.
         """
         self.waiting.add(app, user="", seconds=seconds, reason=reason)
         if not self._tenants.lock(app):
@@ -147,7 +147,8 @@ class AppDeletion:
     def undo(self, app: str) -> None:
         """Take back a deletion that has not begun.
 
-        Raises NotWaiting if none is planned, or if it has begun.
+        Raises NotWaiting if no deletion is planned, or if the deletion has
+        begun.
         """
         tenant = self._tenants.find(app)
         may_unlock = self.waiting.take_back(app)

@@ -69,9 +69,9 @@ class UserErasure:
     def plan(self, app: str, user: str, seconds: int, reason: str) -> PlannedErasure:
         """Plan the erasure of a user to begin after some seconds.
 
-        If one is planned already, that one stays. The user is locked out, so
-        that no new data appear. Raises NotWaiting if somebody has taken it back
-        meanwhile.
+        If an erasure of the user is planned already, the earlier plan stays.
+        The user is locked out, so that no new data appear. Raises NotWaiting if
+        somebody has taken the erasure back meanwhile.
         """
         self.waiting.add(app, user, seconds, reason)
         self._load_everywhere()
@@ -80,7 +80,7 @@ class UserErasure:
     def undo(self, app: str, user: str) -> None:
         """Take back an erasure that has not begun.
 
-        Raises NotWaiting if none is planned, or if it has begun.
+        Raises NotWaiting if no erasure is planned, or if the erasure has begun.
         """
         if not self.waiting.take_back(app, user):
             raise NotWaiting
@@ -89,8 +89,8 @@ class UserErasure:
     def load(self, _query: bool = True) -> bool:
         """Lock out on this node the users who will be erased, with their bots.
 
-        All others are let in again. Returns True, as the answer to a query of
-        another node.
+        All other users are let in again. Returns True, which is the answer to a
+        query of another node.
         """
         # One greenlet at a time, so that an older read never replaces a newer
         # one.

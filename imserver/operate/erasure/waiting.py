@@ -63,9 +63,9 @@ class DueErasures(Store.Rows):
     ) -> None:
         """Plan an erasure to begin after some seconds.
 
-        If one is planned already, nothing changes. With ``is_begun``, the
-        caller carries it out. If the caller does not end it within
-        :data:`LEASE_SECONDS`, a node continues it.
+        If an erasure is planned already, nothing changes. With ``is_begun``,
+        the caller carries out the erasure. If the caller does not end the
+        erasure within :data:`LEASE_SECONDS`, a node continues it.
         """
         now = int(sql.query(f"SELECT {sql.now}")[0][0])
         leased_until = now
@@ -93,7 +93,7 @@ class DueErasures(Store.Rows):
     def take_back(self, sql: PooledStatements, app: str, user: str = "") -> bool:
         """Take back an erasure.
 
-        Returns False if none is planned, or if it has begun.
+        Returns False if no erasure is planned, or if the erasure has begun.
         """
         statement = f"DELETE FROM erasure_due {_ROW} AND ends > {sql.now}"
         return sql.execute(statement, (app, user)) > 0
@@ -108,7 +108,8 @@ def due_runner(store: Store, due: str, work: Callable[[str, str], object]) -> Ru
     """Make the runner of the erasures whose time has come.
 
     ``due`` is the SQL condition of their rows, such as :data:`DUE`. ``work`` is
-    a function that carries one out; its arguments are the app and the user.
+    a function that carries out an erasure. Its arguments are the app and the
+    user.
     """
     return Runner(
         store,

@@ -27,7 +27,7 @@ _SWEEP_SECONDS: Final = 600.0
 def _build(core: Core) -> Parts:
     """Build the service that makes exports on a node.
 
-    Two background jobs, the runners, make the archives. A third one removes old
+    Two background jobs, the runners, make the archives. A third job removes old
     archives from the disk.
     """
     per_day = settings_of(core.config, ExportSettings).per_day

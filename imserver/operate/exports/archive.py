@@ -162,7 +162,8 @@ class ArchiveWriter:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def _read_state(self) -> ArchiveState:
-        """The state at the last save; a new one if it is missing or broken."""
+        """The state at the last save; a new state if the file is missing or
+        broken."""
         try:
             content = (self.folder / _STATE).read_bytes()
             return msgspec.msgpack.decode(content, type=ArchiveState)
@@ -225,10 +226,9 @@ class ArchiveWriter:
         return True
 
     def _replace_state(self) -> None:
-        """Write the state into a new file, and rename it to the old one.
+        """Write the state into a new file, which then replaces the old file.
 
-        After a crash the folder has the old state or the new one, but never a
-        half.
+        After a crash the folder has the whole old state or the whole new state.
         """
         target = self.folder / _STATE
         fresh = target.with_suffix(".new")
@@ -279,8 +279,9 @@ class ArchiveWriter:
         """Write the records at the end of a zip file.
 
         ``start`` is where the directory begins. The first two records are for
-        ZIP64. The last one has smaller fields, so greater numbers are cut to
-        the greatest one that fits; a reader then takes them from ZIP64.
+        ZIP64. The last record has smaller fields. So a number that is too great
+        is cut to the greatest number that fits. A reader then takes the number
+        from ZIP64.
         """
         entries = self.state.entries
         end = _length_of(archive)

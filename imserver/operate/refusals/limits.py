@@ -461,14 +461,15 @@ def _people(core: Core) -> PeopleHooks:
     people = parts.people
 
     def find(app: str, login: str) -> str:
-        """The user id of the account with this login; ``""`` without one."""
+        """The user id of the account with this login; ``""`` if there is no
+        such account."""
         account = accounts.named(app, login)
         if account is None:
             return ""
         return account.user
 
     def unlock(principal: Principal, app: str, user: str) -> bool:
-        """End a lock. False if the principal may not do that."""
+        """End a lock. Returns False if the principal may not end the lock."""
         try:
             people.unlock(principal, app, user)
         except (NotBelow, UnknownAccount):

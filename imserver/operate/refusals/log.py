@@ -173,7 +173,7 @@ def _payer_of(kind: str, who: _Who) -> str:
     """The payer of a refusal of this kind.
 
     It is somebody who cannot choose a new name for each refusal, so that one
-    client cannot push out the rows of others.
+    client cannot push out the rows of other clients.
     """
     user, account, address = who
     if account:
@@ -288,8 +288,8 @@ class RefusalLog(Observer):
     def _bound(self, cause: _Cause, rows: _Rows) -> None:
         """Remove old rows if there are too many.
 
-        Call this after each new row; ``rows`` are the rows of its payer. At
-        most one of their limits can be passed then.
+        Call this after each new row; ``rows`` are the rows of its payer. Then
+        at most one of the limits can be exceeded.
         """
         if len(rows) > ROWS_OF_PAYER:
             rows.popitem(last=False)

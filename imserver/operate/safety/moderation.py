@@ -115,8 +115,9 @@ class Moderation(Service, dict=True):
     def _removable(self, app: str, messages: Sequence[int]) -> list[Entry]:
         """The messages that can be removed.
 
-        A message that is removed but can still be restored is among them: a
-        moderator may delete a hidden message. The log has a copy of it.
+        They include removed messages that can still be restored, because a
+        moderator may delete a hidden message. The log has a copy of such a
+        message.
         """
         if not self.core.store.has_database:
             return []

@@ -42,8 +42,8 @@ class MuteRows(Store.Rows):
     ) -> Muted:
         """Store a mute in place of an earlier one.
 
-        With 0 seconds, the new one has ended already. It is stored, because
-        other nodes read only rows that exist.
+        With 0 seconds, the new mute has ended already. It is stored all the
+        same, because other nodes read only rows that exist.
         """
         now = int(sql.query(f"SELECT {sql.now}")[0][0])
         if seconds > 0:

@@ -227,7 +227,7 @@ def _remover(core: Core) -> Remove | None:
     def remove(app: str, group: int, user: str) -> None:
         """Remove a member from a group.
 
-        Raises ServiceRefused if the user is not one.
+        Raises ServiceRefused if the user is not a member.
         """
         by = ""  # not a member, but the server
         try:

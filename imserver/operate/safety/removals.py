@@ -116,10 +116,11 @@ class Removals(Store.Rows):
     def change_state(
         self, sql: PooledStatements, removal: Removal, to: int, among: Sequence[int]
     ) -> bool:
-        """Set the state of a removal to ``to``, if it is now one of ``among``.
+        """Set the state of a removal to ``to``, if the present state is in
+        ``among``.
 
-        Returns whether it was set. A removal can be undone only until the time
-        in ``ends``, and can become final only after it.
+        Returns whether the state was set. A removal can be undone only until
+        the time in ``ends``, and can become final only after this time.
         """
         in_time = ""
         if to == UNDOING:

@@ -322,9 +322,9 @@ class Reports(Store.Rows):
     ) -> str:
         """Store a report, and return its id.
 
-        If it is the first open one about its subject, tell owners and
-        moderators. ``user`` is the reported user. ``subject`` is such as
-        ``message 7`` or ``user ann``; a report joins the open report with an
+        If no other report about its subject is open, notify owners and
+        moderators. ``user`` is the reported user. ``subject`` is a text such as
+        ``message 7`` or ``user ann``. A report joins the open report with an
         equal subject. Raises ServiceRefused if too many reports are open.
         """
         row = _open_row(report.message, user, conversation, evidence)
@@ -692,7 +692,7 @@ def _event_of(report: Report, name: str) -> str:
 
 
 def _insert_report(sql: PooledStatements, new: _NewReport) -> None:
-    """Insert the row of a report, unless its subject has an open one."""
+    """Insert the row of a report, unless its subject has an open report."""
     values = (new.app, new.subject, *_REPORTS.values(new.row))
     sql.insert_new("report", f"app, subject, {_REPORTS.columns}", [values])
 
@@ -777,8 +777,8 @@ def _add_reporter(
     """Store the reporter and the reason.
 
     Returns False if the user has reported the subject already, and True
-    otherwise. If the report has very many reporters, the new one is not stored,
-    but counts.
+    otherwise. If the report has very many reporters, the new reporter is
+    counted, but not stored.
     """
     of_report = "FROM reporter WHERE app = %s AND report = %s"
     if sql.query(f"SELECT 1 {of_report} AND member = %s", (app, id, reporter)):

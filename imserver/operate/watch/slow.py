@@ -142,8 +142,9 @@ class Watch:
     def nearest(self, part: str) -> list[str]:
         """The parts of the server whose names are most similar to this one.
 
-        If there is a part with exactly this name, only that one. Python's
-        loggers know the parts: each module has a logger with its name.
+        If there is a part with exactly this name, the result has only this
+        part. Python's loggers know the parts: each module has a logger with its
+        name.
         """
         from difflib import get_close_matches  # on first use: only for wrong names
 

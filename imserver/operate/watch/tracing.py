@@ -114,9 +114,9 @@ class Tracer:
     def begin(self, name: str, context: Context | None = None) -> Span:
         """Make the span of a call that begins.
 
-        ``context`` has the span of its caller, under which the new one is. None
-        means that it is under the span of this greenlet, if there is one. Never
-        switches greenlets.
+        ``context`` has the span of its caller, under which the new span is.
+        None means that the new span is under the span of this greenlet, if
+        there is one. Never switches greenlets.
         """
         return self._tracer.start_span(name, context, SpanKind.SERVER)
 

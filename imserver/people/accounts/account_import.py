@@ -75,7 +75,7 @@ def read_rows(text: str) -> list[Mapping[str, Any]]:
 def _require_new(account: Account, seen: set[object]) -> None:
     """Add the id and the identifiers of an account to ``seen``.
 
-    Raises BadField if one of them is there already.
+    Raises BadField if ``seen`` has one of them already.
     """
     keys = {account.id, *_identifiers(account)}
     if keys & seen:

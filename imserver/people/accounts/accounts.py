@@ -447,7 +447,8 @@ class Accounts(Service, dict=True):
         """Raise Taken if another account could log in with one of these
         identifiers.
 
-        ``own_id`` is the account that gets the identifiers; 0 means a new one.
+        ``own_id`` is the account that gets the identifiers; 0 means a new
+        account.
         """
         for text in given.values():
             if not text:
@@ -761,8 +762,8 @@ class Accounts(Service, dict=True):
         return self.with_factor(app, user, code, token)
 
     def with_factor(self, app: str, user: str, code: str, token: str) -> Account:
-        """The account of a user, after a check of the second factor, if it has
-        one.
+        """The account of a user, after a check of the second factor, if the
+        account has a second factor.
 
         The code is used up. ``token`` is the token of the request. Raises
         UnknownAccount, FactorRequired, WrongCode and TooManyRequests.
@@ -819,12 +820,12 @@ class Accounts(Service, dict=True):
         """Change identifiers of an account: phone number, e-mail address, user
         name.
 
-        ``given`` are the new ones; ``""`` removes an identifier, and at least
-        one has to remain. ``password`` is the password of the account, which is
-        checked, unless the account logs in without a password. None means that
-        a back end changes the identifiers, and nothing is checked. ``token`` is
-        the token of the request. ``email_confirmed`` means that the back end
-        has confirmed the e-mail address.
+        ``given`` are the new identifiers; ``""`` removes an identifier, and at
+        least one has to remain. ``password`` is the password of the account,
+        which is checked, unless the account logs in without a password. None
+        means that a back end changes the identifiers, and nothing is checked.
+        ``token`` is the token of the request. ``email_confirmed`` means that
+        the back end has confirmed the e-mail address.
 
         A request of a user counts as a registration from ``address``, because
         the result reveals which identifiers are taken. Raises BadField,
@@ -1031,8 +1032,8 @@ class Accounts(Service, dict=True):
         device.
 
         If the login has no device name, all connections of the account are
-        closed, because its own cannot be identified. Raises UnknownAccount, and
-        ServiceRefused if there is no such device.
+        closed, because the connections of the login cannot be identified.
+        Raises UnknownAccount, and ServiceRefused if there is no such device.
         """
         ended = self.rows.remove_device(self.known(app, user).id, device)
         if ended is None:

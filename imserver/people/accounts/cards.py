@@ -555,7 +555,8 @@ class LastSeen(Service):
             gevent.spawn(self._run)
 
     def _run(self) -> None:
-        """Greenlet: store the collected times, until none is left."""
+        """The function of a greenlet: store the collected times, until no time
+        is left."""
         try:
             while self._seen:
                 gevent.sleep(until_beat())

@@ -74,10 +74,10 @@ class Friends(Struct, frozen=True):
         """Change the relation between two accounts, as ``change_states``
         decides.
 
-        It is one of the functions below, such as :func:`ask`. With
-        ``condition``, the transaction stores the change only if the condition
-        is met. Raises Oneself, UnknownFriend (also if a change does not meet
-        the condition), and ServiceRefused for too many friends.
+        ``change_states`` is one of the functions below, such as :func:`ask`.
+        With ``condition``, the transaction stores the change only if the
+        condition is met. Raises Oneself, UnknownFriend (also if a change does
+        not meet the condition), and ServiceRefused for too many friends.
         """
         user_id, other_id = _ids_of(user, other)
         before: States = STRANGERS
@@ -119,7 +119,7 @@ class Friends(Struct, frozen=True):
             self._signal_change(app, str(user), str(other))
 
     def _signal_change(self, app: str, user: str, other: str) -> None:
-        """Send a user the signal that the relation to another one has
+        """Send a user the signal that the relation to another user has
         changed."""
         signal = Signal("contact", other, "", to=user)
         self.send(ToFollowers(app, (user,), group=0, signal=signal))
@@ -154,8 +154,8 @@ def relation_of(states: States) -> Relation:
     """The relation of the other account to the user, from the states of both.
 
     ``states`` are the state of the user towards the account, and of the account
-    towards the user. A block by the other one is hidden: it looks like no
-    relation.
+    towards the user. A block by the other account is hidden, so it looks like
+    no relation.
     """
     mine, theirs = states
     if mine == FRIEND:
@@ -186,8 +186,9 @@ def add(before: States) -> tuple[States, str]:
 def ask(before: States) -> tuple[States, str]:
     """Send a friend request.
 
-    If the other has sent one before, both are friends at once. A user who has
-    blocked the sender is not notified, and the result does not reveal that.
+    If the other account has sent a request before, both are friends at once. A
+    user who has blocked the sender is not notified, and the result does not
+    reveal that.
     """
     mine, theirs = before
     if FRIEND in before or mine == REQUESTED:
@@ -228,7 +229,7 @@ def remove(before: States) -> tuple[States, str]:
 
 
 def block(before: States) -> tuple[States, str]:
-    """Block a user. This ends a friendship and prevents a new one."""
+    """Block a user. This ends a friendship, and prevents a new friendship."""
     mine, theirs = before
     if mine == BLOCKED:
         return before, FriendResult.ALREADY

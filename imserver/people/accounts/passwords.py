@@ -76,7 +76,7 @@ class Passwords:
         return self._run_in_thread(partial(self._verified, hasher, hashed, password))
 
     def is_weak(self, hashed: str) -> bool:
-        """Whether a hash is weaker than new ones."""
+        """Whether a hash is weaker than a hash that is made now."""
         if _md5.fullmatch(hashed):
             return True
         return self._library().check_needs_rehash(hashed)

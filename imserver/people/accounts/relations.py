@@ -100,7 +100,7 @@ class AccountRelations(Struct, Relations, frozen=True):
         return self._have_written(app, guest, user)
 
     def may_write(self, app: str, by: str, user: str) -> bool:
-        """Whether a user may send messages to another one."""
+        """Whether a user may send messages to another user."""
         if self.may_reach(app, by, user):
             return True
         # If the user has blocked only the owner of a bot, the bot may go on

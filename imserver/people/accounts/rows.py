@@ -557,9 +557,9 @@ class AccountStore(Store.Rows):
         """Store that the e-mail address of an account is confirmed.
 
         ``is_expected`` decides whether the address of the account is still the
-        one that was confirmed. Returns the account as it was before. Returns
-        None, and stores nothing, if it is another address, or if the account or
-        its address does not exist.
+        confirmed address. Returns the account as it was before. Returns None,
+        and stores nothing, if the account has another address now, or if the
+        account or its address does not exist.
         """
         row = _first_account(
             sql.query(f"{_ACCOUNTS} WHERE id = %s{sql.for_update}", (id,))
@@ -1310,10 +1310,10 @@ def _delete_rows_with(sql: PooledStatements, account: int) -> None:
 
 
 def _lock_pair(sql: PooledStatements, app: str, one: int, two: int) -> bool:
-    """Lock the rows of two accounts. Returns False if one does not exist.
+    """Lock the rows of two accounts. Returns False if one is missing.
 
-    They are locked in the order of the ids, so that concurrent requests run one
-    after the other.
+    The rows are locked in the order of the ids, so that concurrent requests run
+    one after the other.
     """
     both = (
         "SELECT id FROM account WHERE id IN (%s, %s) AND app = %s "
@@ -1334,13 +1334,13 @@ def _state(sql: PooledStatements, one: int, two: int) -> str:
 def _states_towards(
     sql: PooledStatements, account: int, others: Sequence[int]
 ) -> dict[int, str]:
-    """The states of other accounts towards this one, by their ids."""
+    """The states of other accounts towards this account: id → state."""
     statement = "SELECT account, state FROM relation WHERE other = %s AND account IN {}"
     return dict(sql.query_in(statement, (account,), others))
 
 
 def _count_relations(sql: PooledStatements, account: int) -> int:
-    """To how many others an account has a relation."""
+    """To how many other accounts an account has a relation."""
     rows = sql.query("SELECT count(*) FROM relation WHERE account = %s", (account,))
     return int(rows[0][0])
 
@@ -1363,7 +1363,8 @@ def _exceeds_limit(
 def _replace_state(
     sql: PooledStatements, account: int, other: int, before: str, after: str
 ) -> None:
-    """Replace the state of an account towards another one; ``""`` means no row."""
+    """Replace the state of an account towards another account; ``""`` means no
+    row."""
     if before == after:
         return
     if before:
