@@ -84,9 +84,9 @@ class Exports:
     def _runner(self, condition: str) -> Runner:
         """Make the runner of the exports whose rows meet this SQL condition.
 
-        A *runner* finds rows that are due, leases one to this node, and calls
-        :meth:`_work` for it. Exports are due while their archive is to be made,
-        and again when it is to be deleted.
+        A *runner* finds rows that are due, leases one of these rows to this
+        node, and calls :meth:`_work` for this row. Exports are due while their
+        archive is to be made, and again when the archive is to be deleted.
         """
         due = f"state = {UNDER_WAY} OR ends < {{now}}"
         return Runner(
@@ -134,7 +134,7 @@ class Exports:
         )
 
     def _runner_of(self, job: Job) -> Runner:
-        """The runner that works on an export: there is one for users and one
+        """The runner that makes an export. One runner is for users, and one is
         for apps."""
         of_users, of_apps = self.runners
         if job.user:
@@ -202,10 +202,10 @@ class Exports:
     # --- work -----------------------------------------------------------------
 
     def _work(self, app: str, id: str) -> None:
-        """Make the archive of an export, or delete one whose time is over.
+        """Make the archive of an export, or delete an export that has expired.
 
-        The runner calls this while it has the lease of the export. If it raises
-        an error, the runner calls it again later.
+        The runner calls this while it has the lease of the export. If this
+        method raises an error, the runner calls it again later.
         """
         job = self._rows.get(app, id)
         if job is None:

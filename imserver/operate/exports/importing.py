@@ -73,7 +73,7 @@ class Archive:
     def __init__(self, path: Path) -> None:
         """Open the file, and check its format by its manifest.
 
-        An older server refuses the format of a newer one. Raises BadArchive.
+        An older server refuses the format of a newer server. Raises BadArchive.
         """
         try:
             self._zip = ZipFile(path)
@@ -109,8 +109,8 @@ class Archive:
     def verify(self) -> None:
         """Check that the archive is complete and was not changed.
 
-        Each entry has a checksum in the entry ``checksums.jsonl``, and that
-        entry has one in the manifest. Raises BadArchive.
+        Each entry has a checksum in the entry ``checksums.jsonl``, and this
+        entry has a checksum in the manifest. Raises BadArchive.
         """
         rows_by_table: dict[str, int] = {}
         try:
@@ -373,7 +373,7 @@ class Import(Service, dict=True):
         """Columns and rows of an entry, in groups for one transaction each.
 
         All rows of a group have equal columns. ``skip`` is the number of rows
-        that an earlier run has stored; they are left out.
+        that an earlier run has stored. These rows are left out.
         """
         columns: list[str] = []
         rows: list[Row] = []
@@ -445,8 +445,8 @@ class Import(Service, dict=True):
     ) -> None:
         """Store rows and the progress ``after`` them in one transaction.
 
-        So a killed import stores no row twice. Raises BadArchive if another
-        process has stored a progress meanwhile.
+        So no row is stored twice if an import is killed and repeated. Raises
+        BadArchive if another process has stored a progress meanwhile.
         """
         if not store_progress(self.app, self._progress, after, sql):
             raise BadArchive(f"another process imports into the app {self.app}")

@@ -114,9 +114,9 @@ def shown(
     """An entry of a conversation as HTML.
 
     It is empty for an entry that changes another one (an edit, a reaction),
-    because the other one is shown as it is now. ``user`` is the reader, whose
-    own messages look different. ``names`` is user → name. ``files`` is id of an
-    upload → its name in the archive.
+    because the changed entry is shown in its present state. ``user`` is the
+    reader, whose own messages look different. ``names`` is user → name.
+    ``files`` is id of an upload → its name in the archive.
     """
     if entry.kind in _NOTES:
         word = _words(_NOTES[entry.kind])
@@ -187,7 +187,7 @@ def _link(name: str, is_picture: bool) -> str:
     """A file of the archive as HTML: the picture itself, or a link to the file.
 
     ``name`` is the name in the archive, such as ``files/7f3a/plan.pdf``. A file
-    whose name ends as a picture is shown as one, too.
+    is also shown as a picture if its name has the ending of a picture.
     """
     # The page of a conversation is in a folder of its own.
     address = escape(f"../{quote(name)}")
@@ -303,7 +303,8 @@ def _frame(name: str) -> str:
 
 
 def _items(links: Iterable[tuple[str, str]]) -> Iterator[bytes]:
-    """The items of a list of links, as HTML, or one line that says it is empty.
+    """The items of a list of links, as HTML, or one line which says that the
+    list is empty.
 
     ``links`` are pairs of address and title, both as HTML already.
     """

@@ -151,7 +151,7 @@ def uses_of_routes(
 
 
 def _joined_days(rows: Iterable[_UseOfRoute]) -> Iterable[_UseOfRoute]:
-    """Join the uses of each user of a route; ``rows`` are of one day each.
+    """Join the uses of each user of a route; each of ``rows`` is about one day.
 
     The newest days come first, so the oldest users are left out above
     :data:`MOST_SPANS`.
@@ -172,7 +172,7 @@ def _uses_by_day(
 ) -> Iterator[_UseOfRoute]:
     """The uses of routes in these minutes, the newest day first.
 
-    Each statement reads a day, so that none takes long.
+    Each statement reads one day, so that no statement takes long.
     """
     rest = (
         f"WHERE minute > %s AND minute <= %s AND route IN {marks_of(len(routes))} "
@@ -284,7 +284,7 @@ class KeyUsage(Service, dict=True):
         """Store the uses since the last call, and delete old rows.
 
         With ``routes``, store them only if one of these routes was used. If the
-        database does not answer, they wait for the next call. May switch
+        database does not answer, the uses wait for the next call. May switch
         greenlets.
         """
         with self._turn:

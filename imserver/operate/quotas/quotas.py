@@ -155,7 +155,8 @@ class Quotas:
     def run(self) -> None:
         """Greenlet: call :meth:`look` every few seconds, until it is killed.
 
-        Without quotas it waits for the first app that gets one.
+        If no app has a quota, the greenlet waits for the first app that gets a
+        quota.
         """
         while True:
             try:

@@ -364,7 +364,7 @@ class Refusals(Service, dict=True):
 
         A rate has a *bucket* of tokens for each payer; it refuses while the
         bucket is empty. If the query says so, forget the buckets, so that the
-        next request finds a full one. ``likely`` also looks at buckets that
+        next request finds a full bucket. ``likely`` also looks at buckets that
         only other nodes may have counted.
         """
         now = time()

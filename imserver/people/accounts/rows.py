@@ -749,8 +749,8 @@ class AccountStore(Store.Rows):
 
         If the account then has more than ``max_logins`` logins, the oldest ones
         end. Returns False, and stores nothing, if the version of the account is
-        not ``version`` any more, or the account was deleted. Its sessions have
-        ended then, while the login was checked.
+        not ``version`` any more, or the account was deleted. In these cases,
+        the sessions of the account have ended while the login was checked.
         """
         versions = sql.query(
             f"SELECT version FROM account WHERE id = %s{sql.for_update}", (id,)

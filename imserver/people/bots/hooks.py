@@ -229,8 +229,8 @@ def _is_final(status: int) -> bool:
 def messages_of(content: bytes) -> Sequence[dict[str, Any]]:
     """The messages of an answer.
 
-    Empty for an answer of another form, such as ``OK``. ``{"text": "Hello"}``
-    is a short form for one message.
+    The result is empty for an answer of another form, such as ``OK``.
+    ``{"text": "Hello"}`` is a short form for one message.
     """
     try:
         answer = msgspec.json.decode(content, type=_Answer)

@@ -205,7 +205,8 @@ def _texts_before_blocks(attachment: dict[str, Any]) -> list[str]:
 
 
 def _wrapped_text(element: dict[str, Any], kind: str) -> str:
-    """The text of an element that is one field between signs, as ``<@U123>``."""
+    """The text of an element that has one field between signs, such as
+    ``<@U123>``."""
     before, name, behind = _WRAPPED[kind]
     return f"{before}{_string(element.get(name))}{behind}"
 
@@ -214,8 +215,8 @@ def _block_text(value: Any, depth: int) -> str:
     """The text of a block of Slack, of an element, or of a list of them.
 
     The text still has the tags of Slack. Blocks are nested; ``depth`` is the
-    level of this one, and deeper ones than :data:`MOST_DEPTH` are left out.
-    Returns ``""`` if there is no text.
+    level of this block. Blocks that are deeper than :data:`MOST_DEPTH` are left
+    out. Returns ``""`` if there is no text.
     """
     if depth > MOST_DEPTH:
         return ""
@@ -247,7 +248,7 @@ def _link_text(block: Mapping[str, Any], depth: int) -> str:
 
 
 def _container_text(block: Mapping[str, Any], kind: str, depth: int) -> str:
-    """The text of a block that contains others, such as a section.
+    """The text of a block that contains other blocks, such as a section.
 
     The kind of block decides whether the texts of its parts are in separate
     lines or in one line.

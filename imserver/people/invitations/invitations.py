@@ -204,9 +204,9 @@ class Invitations:
     ) -> list[str]:
         """Send each user an invitation to a group, as a message of ``inviter``.
 
-        Returns the users to whom one was sent. A user gets no invitation above
-        the limit ``accounts.invitations``, or if the message is refused. Raises
-        UnknownGroup and NotAllowed.
+        Returns the users to whom an invitation was sent. A user gets no
+        invitation above the limit ``accounts.invitations``, or if the message
+        is refused. Raises UnknownGroup and NotAllowed.
         """
         name = self._groups.check_inviting(app, group, inviter).name
         invited: list[str] = []
@@ -491,7 +491,7 @@ class Invitations:
     def _message_with(self, app: str, invitation: InvitationShown) -> Entry | None:
         """The message with which an invitation was sent to one user.
 
-        Returns None if it was not sent by a message.
+        Returns None if the invitation was not sent by a message.
         """
         if invitation.max_uses != 1:  # such a link may be used by several people
             return None
@@ -537,7 +537,7 @@ class Invitations:
 def _accepted_by_member(
     invitation: InvitationShown, is_new: bool
 ) -> InvitationAccepted:
-    """The result for a user who is a member now, or was one before."""
+    """The result for a user who is a member now, or was a member before."""
     if is_new:
         return InvitationAccepted("joined", invitation.group, invitation.user)
     return InvitationAccepted("already", invitation.group, invitation.user)

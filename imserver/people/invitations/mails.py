@@ -159,7 +159,7 @@ class InvitationMails:
     ) -> tuple[int, list[RefusedAddress]]:
         """Invite these addresses to a group.
 
-        Returns the number of invited addresses, and the refused ones. With
+        Returns the number of invited addresses, and the refused addresses. With
         ``guests``, people without an account may come in. Raises UnknownGroup,
         NotAllowed, UnknownAccount, ServiceRefused (no mails, no guests) and
         TooManyRequests.
@@ -256,8 +256,8 @@ class InvitationMails:
         """Send the mail of one invitation, if the invitation is still valid.
 
         The runner calls this, while this node has reserved the mail. Raises
-        ConnectionError if the mail server does not take the mail for now: the
-        runner tries it again later.
+        ConnectionError if the mail server does not take the mail for now. The
+        runner then sends the mail again later.
         """
         self._wait_for_server(app, code)
         mail = self._rows.mail(app, code)
@@ -353,7 +353,8 @@ class InvitationMails:
 
 
 def _has_expired(invitation: InvitationShown) -> bool:
-    """Whether an invitation has ended; one whose end is 0 does not end."""
+    """Whether an invitation has ended. The end 0 means that the invitation does
+    not end."""
     return 0 < invitation.expires_at <= time()
 
 

@@ -311,7 +311,7 @@ def _invitation_of(mail: InvitationMail, guests: bool) -> InvitationShown:
 
 
 def _count_of_maker(sql: PooledStatements, app: str, new: InvitationShown) -> int:
-    """Delete ended invitations of a maker, and count the others.
+    """Delete ended invitations of a maker, and count the remaining invitations.
 
     ``new`` is an invitation of this maker. Invitations by e-mail do not count.
     """
@@ -326,8 +326,8 @@ def _count_of_maker(sql: PooledStatements, app: str, new: InvitationShown) -> in
 
 
 def _of_maker(app: str, new: InvitationShown) -> tuple[str, Row]:
-    """The condition of the invitations that count with a new one, and its
-    values."""
+    """The condition of the invitations that count together with a new
+    invitation, and its values."""
     condition = "app = %s AND member = %s"
     values: Row = (app, new.user)
     is_of_back_end = not new.user

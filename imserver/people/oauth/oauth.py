@@ -286,8 +286,8 @@ class OAuth:
     """
 
     def __init__(self, core: Core) -> None:
-        """Begin without providers. Each one is made when somebody logs in with
-        it."""
+        """Begin without providers. A provider is made when somebody logs in
+        with it."""
         self._base = core.config.address
         self.root = core.config.root
         """The path below which a proxy serves this server."""
@@ -660,7 +660,7 @@ class OAuth:
         """The account that is linked with one of these ids of a user, and the
         provider.
 
-        It is found as :meth:`AccountStore.linked` describes.
+        The account is found as :meth:`AccountStore.linked` describes.
         """
         return self._rows.linked(app, self._providers_like(app, name), subjects)
 
@@ -723,8 +723,8 @@ class OAuth:
         return self._rows.add_linked(new, name, subject, self._accounts.recorder(app))
 
     def _link_too(self, account: Account, name: str, subject: str) -> None:
-        """Link an account that was found by a similar provider with this one,
-        too.
+        """Link an account that was found by a similar provider with this
+        provider, too.
 
         The account may have another identity there. Then nothing is changed.
         """

@@ -131,7 +131,7 @@ def identity(
     """An identity from the values that a provider has sent, which may be of any
     type.
 
-    Subjects that are no ids are left out. Raises ProviderRefused if none
+    Subjects that are no ids are left out. Raises ProviderRefused if no subject
     remains, or if an id cannot be stored.
     """
     ids = []
@@ -183,8 +183,8 @@ class _Http:
         """Read a JSON object.
 
         ``token`` is an access token to send; ``""`` sends none. Raises
-        ProviderUnavailable, and ProviderRefused for a status other than 200
-        below 500.
+        ProviderUnavailable, and ProviderRefused for a status below 500 that is
+        not 200.
         """
         headers: dict[str, str] = {}
         if token:
