@@ -445,8 +445,8 @@ class Import(Service, dict=True):
     ) -> None:
         """Store rows and the progress ``after`` them in one transaction.
 
-        So no row is stored twice if an import is killed and repeated. Raises
-        BadArchive if another process has stored a progress meanwhile.
+        So a second run after a crash stores no row twice. Raises BadArchive if
+        another process has stored a progress meanwhile.
         """
         if not store_progress(self.app, self._progress, after, sql):
             raise BadArchive(f"another process imports into the app {self.app}")

@@ -301,8 +301,8 @@ def _refusal_lines(row: Mapping[str, Any], whom: str, shows_end: bool) -> Iterab
 def _command_for(command: str, whom: str) -> str:
     """The command that lifts a limit, for the user that was typed.
 
-    The server answers with a command for ``APP/USER``. This command is returned
-    unchanged if only an address was typed.
+    The server answers with a command for ``APP/USER``. If the operator typed
+    only an address, the function returns this command without a change.
     """
     if "/" in whom:
         return command.replace("APP/USER", whom)
