@@ -46,15 +46,15 @@ _VERBS: Final = {
     "presence": "read_presence",
     "history": "read_history",
 }
-"""Verb in the options of Centrifugo → the option here that says which clients
-may do it."""
+"""Verb in the options of Centrifugo → the option of this server that says which
+clients may do it."""
 
 
 class _Permission(msgspec.Struct, frozen=True):
     """Who may do something in a namespace without a token.
 
     ``clients``: ``"anybody"``, ``"subscribers"`` or ``"nobody"``.
-    ``anonymous``: whether these may also be clients without a user.
+    ``anonymous``: whether clients without a user may do it, too.
     """
 
     clients: str
@@ -64,13 +64,13 @@ class _Permission(msgspec.Struct, frozen=True):
 def _permission(options: Options, verb: str) -> _Permission:
     """Who may do one thing in a namespace, for example ``publish``.
 
-    Centrifugo has three options for each, such as ``allow_publish_for_client``.
-    They count as translated.
+    Centrifugo has three options for each verb, such as
+    ``allow_publish_for_client``. All three then count as translated.
     """
     client = options.take(f"allow_{verb}_for_client", bool, False)
     subscriber = options.take(f"allow_{verb}_for_subscriber", bool, False)
     anonymous = options.take(f"allow_{verb}_for_anonymous", bool, False)
-    # The widest permission counts.
+    # If several options are set, the option that allows most clients counts.
     if client:
         return _Permission("anybody", anonymous)
     if subscriber:
@@ -82,9 +82,9 @@ class Migration:
     """The translation of the settings of a Centrifugo.
 
     ``settings`` is the result, in the form of this server's file. ``notes`` has
-    a line for each option without an equivalent. ``with_secrets``: secrets have
-    their values. Otherwise they are placeholders, and the server does not start
-    with them. Raises :class:`BadSettings`.
+    a line for each option without an equivalent. ``with_secrets``: whether the
+    result has the values of secrets. Otherwise it has placeholders, with which
+    the server does not start. Raises :class:`BadSettings`.
     """
 
     def __init__(
@@ -171,8 +171,8 @@ class Migration:
     def _sections(self) -> Document:
         """The sections with the addresses and limits of a node.
 
-        An option that is not set, or 0, is left out: then the default of this
-        server applies. Raises BadSettings.
+        An option that is not set, or is 0, is left out. Then the default of
+        this server applies. Raises BadSettings.
         """
         sections: Document = {"server": {"extra_listen": [self._listener()]}}
         limits = self._limits()
@@ -194,7 +194,7 @@ class Migration:
             "outbox_bytes": take("client.queue_max_size", int, 0),
             "login_seconds": self._options.seconds("client.stale_close_delay"),
         }
-        # A limit of 0 is not set, or means no limit.
+        # A 0 means that the limit is not set, or that there is no limit.
         return {name: value for name, value in limits.items() if value}
 
     def _websocket(self) -> Document:
@@ -244,8 +244,11 @@ class Migration:
         return f"redis://{login}{address}/{db}"
 
     def _is_usable_engine(self, kind: str, addresses: list[Any]) -> bool:
-        """Whether the engine of Centrifugo is one server of Redis. A note tells
-        of another one; the memory needs no note."""
+        """Whether the engine of Centrifugo is one server of Redis.
+
+        A note tells the operator of another engine. The engine in memory needs
+        no note.
+        """
         if kind != "redis":
             if kind != "memory":
                 self._note("engine.type", "use Redis")
@@ -293,8 +296,8 @@ class Migration:
     def _logins(self) -> None:
         """Translate the rules for logins into settings of the app.
 
-        They are the keys that verify tokens, the origins of pages, and whether
-        clients without a user are admitted.
+        The rules are the keys that verify tokens, the origins of pages, and
+        whether clients without a user are admitted.
         """
         take = self._options.take
         rows = self._tokens("client.token")
@@ -316,7 +319,7 @@ class Migration:
     def _anonymous_logins(self, has_keys: bool) -> None:
         """Translate whether clients without a user may log in.
 
-        ``has_keys``: the app has keys that verify tokens.
+        ``has_keys``: whether the app has keys that verify tokens.
         """
         take = self._options.take
         refuses_anonymous = take(
@@ -345,7 +348,7 @@ class Migration:
         if "*" in origins:
             self._app["origin_policy"] = "any"
             return
-        # Only patterns remain after this, which are noted.
+        # Now only patterns remain. A note tells the operator of them.
         hosts = [each for each in origins if isinstance(each, str) and "*" not in each]
         if len(hosts) < len(origins):
             self._note(
@@ -391,8 +394,8 @@ class Migration:
         return rows
 
     def _key_row_of_secret(self, option: str, secret: str) -> Document:
-        """The row of ``jwt`` for a secret. A note names one that is too
-        short."""
+        """The row of ``jwt`` for a secret. A note tells the operator of a
+        secret that is too short."""
         # This server refuses short secrets, which can be guessed.
         if len(secret.encode()) < MIN_SECRET_BYTES:
             self._note(option, f"choose one with at least {MIN_SECRET_BYTES} bytes")
@@ -448,7 +451,8 @@ class Migration:
         return rows
 
     def _is_free_name(self, name: str) -> bool:
-        """Whether a namespace may have a name. A note tells of another one.
+        """Whether a namespace may have a name. A note tells the operator of a
+        name that it may not have.
 
         Here ``user`` and ``group`` are the namespaces of users and groups, with
         rules of their own.
@@ -507,8 +511,8 @@ class Migration:
         """The settings of a namespace.
 
         Everything that Centrifugo does not allow is forbidden. ``where`` names
-        the namespace in notes. Options that were not read in the end are noted,
-        too.
+        the namespace in notes. Each option that nothing has read in the end
+        gets a note, too.
         """
         take = options.take
         permissions = {verb: _permission(options, verb) for verb in _VERBS}
@@ -576,8 +580,8 @@ class Migration:
         namespace.
 
         Here one setting decides about all verbs. Centrifugo has an option for
-        each; if they differ, the answer is no. Only verbs count that need no
-        token.
+        each verb. If these options differ, the result is False. Verbs that need
+        a token do not count.
         """
         admitted = {
             permissions[verb].anonymous
@@ -592,8 +596,8 @@ class Migration:
         return False not in admitted
 
     def _note_rest(self, where: str, options: Options) -> None:
-        """Note the options of a namespace that nothing has read, so have no
-        equivalent here."""
+        """Note the options of a namespace that nothing has read. They have no
+        equivalent on this server."""
         for option, value in options.untaken():
             section = option.partition(".")[0]
             why = NAMESPACE_NO_EQUIVALENT.get(section, "unknown option")
@@ -616,7 +620,8 @@ class Migration:
         has_recovery = self._is_forced_or_allowed(options, "recovery")
         has_positions = self._is_forced_or_allowed(options, "positioning")
         deltas = take("allowed_delta_types", list, [])
-        # Read only so that no note names it: deltas here need only the type.
+        # This option is read only so that no note names it. On this server,
+        # deltas need only the type.
         take("delta_publish", bool, False)
         mode = take("force_recovery_mode", str, "")
 
@@ -640,7 +645,7 @@ class Migration:
 
     def _bounded_size(self, where: str, size: int) -> int:
         """The size of a history, at most the maximum of this server. A note
-        tells of a larger one."""
+        tells the operator of a larger size."""
         if size > MAX_HISTORY:
             self._note(f"{where}.history_size", f"the maximum is {MAX_HISTORY}")
         return min(size, MAX_HISTORY)
@@ -658,8 +663,9 @@ class Migration:
     def _is_decided_by_back_end(self, where: str, options: Options, call: str) -> bool:
         """Whether the back end decides about one thing in a namespace.
 
-        ``call`` is what it decides about, for example ``publish``. The address
-        to which Centrifugo sends these questions becomes a setting of the app.
+        ``call`` is the thing that the back end decides about, for example
+        ``publish``. The address to which Centrifugo sends these questions
+        becomes a setting of the app.
         """
         enabled = options.take(f"{call}_proxy_enabled", bool, False)
         name = options.take(f"{call}_proxy_name", str, "default")
@@ -672,10 +678,10 @@ class Migration:
     ) -> bool:
         """Send a kind of call to the HTTP address of its proxy.
 
-        A *proxy* of Centrifugo is a back end that it asks. ``name`` names one
-        of the list ``proxies``; ``"default"`` means the proxy in the option
-        ``default``. Returns False, after a note on ``option``, if the proxy has
-        no such address.
+        A *proxy* of Centrifugo is a back end that it asks. ``name`` is the name
+        of a proxy in the list ``proxies``; ``"default"`` means the proxy in the
+        option ``default``. Returns False, after a note on ``option``, if the
+        proxy has no such address.
         """
         proxy = self._proxy_named(name, default)
         url = str(proxy.get("endpoint", ""))
@@ -697,8 +703,8 @@ class Migration:
         return True
 
     def _proxy_named(self, name: str, default: str) -> Document:
-        """The settings of a proxy: one of the list ``proxies``, or the one in
-        the option ``default``. They are empty if there is no such proxy."""
+        """The settings of a proxy in the list ``proxies``, or in the option
+        ``default``. The settings are empty if there is no such proxy."""
         if name in ("", "default"):
             proxy: Document = self._options.peek(default, dict, {})
             return proxy

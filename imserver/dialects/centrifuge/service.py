@@ -110,8 +110,8 @@ _MAX_CHOICES: Final = 100
 """The most channels that a request to connect may name. Each can cost a query
 to the database."""
 _ENCODED_TOGETHER: Final = 500
-"""The most subscribers in a part of an answer. To encode them as protobuf takes
-about 2 ms on a busy machine."""
+"""The most subscribers in a part of an answer. To encode so many as protobuf
+takes about 2 ms on a busy machine."""
 CLOSE_INSUFFICIENT_STATE: Final = 3010
 """Close code after which the client connects again and recovers."""
 CLOSE_SUBSCRIPTION_EXPIRED: Final = 3006
@@ -146,9 +146,9 @@ REFUSALS: Final = {
 class ConnectAnswer(ConnectionClaims, frozen=True):
     """The answer of a back end that admits a client without a token.
 
-    It has the fields of a token of Centrifugo, and also the user. An empty
-    ``user`` admits the client without an account. ``expire_at`` is the end of
-    the session in Unix seconds (None or 0: it does not end).
+    The answer has the fields of a token of Centrifugo, and also the user. An
+    empty ``user`` admits the client without an account. ``expire_at`` is the
+    end of the session in Unix seconds (None or 0: it does not end).
     """
 
     user: str = ""
@@ -160,9 +160,9 @@ class _Admission(Struct, frozen=True):
     begins with.
 
     ``claims``: facts about the client, from its verified token or from the back
-    end. ``end``: when the client must renew them (Unix seconds; 0: never).
-    ``requested``: the channels that a client of an open app names in its token,
-    which proves nothing there.
+    end. ``end``: when the client must renew the claims (Unix seconds; 0:
+    never). ``requested``: the channels that a client of an open app names in
+    its token. Nobody has verified this token.
     """
 
     decision: LoginDecision
@@ -175,10 +175,11 @@ class _PersonalChannel(Struct, frozen=True):
     """The channel of the user who logs in, for example ``user:alice``. Clients
     know it as ``alias``, for example ``#alice``.
 
-    ``name``: its name on the server (``""``: this client does not receive it).
-    ``has_options``: the app has options for such channels, so the client
-    subscribes to it as to any other channel. Without options its publications
-    are not stored, and the client only receives them.
+    ``name``: the name of the channel on the server. ``""`` means that this
+    client does not get the channel. ``has_options``: whether the app has
+    options for such channels. If it does, the client subscribes to the channel
+    as to any other channel. Otherwise publications are not stored, and the
+    client only receives them.
     """
 
     alias: str
@@ -203,9 +204,10 @@ class _WantedChannels(Struct):
     positions: dict[str, Position]
 
     def add(self, channel: str, position: Position | None) -> None:
-        """Want a channel about which no token has claims.
+        """Add a channel about which no token has claims.
 
-        ``position``: where the client recovers from; None if it begins anew.
+        ``position``: the position from which the client recovers. None means
+        that the client begins anew.
         """
         self.claims[channel] = SubscriptionClaims()
         if position is not None:
@@ -216,9 +218,9 @@ class RenewalAnswer(Partial, frozen=True):
     """The answer of a back end that was asked to renew a session or a
     subscription.
 
-    ``expired``: the client may not go on. ``expire_at``: the new end in Unix
-    seconds (0: never). ``info`` and ``meta`` replace what is known of the
-    client; ``b64info`` is ``info`` in Base64.
+    ``expired``: whether the session or subscription ends now. ``expire_at``:
+    the new end in Unix seconds (0: never). ``info`` and ``meta`` replace the
+    data about the client; ``b64info`` is ``info`` in Base64.
     """
 
     expired: bool = False
@@ -271,10 +273,10 @@ class CentrifugeState(OwnChannel, gc=False):
     ``app``: the app that the path of its URL names, until its login. ``ends``:
     when the tokens of its subscriptions end (None: no token ends).
     ``expires_at``: when the back end must renew its session (0: never).
-    ``by_server``: the channels in which the server has subscribed it (None:
-    none). It may have left some of them. ``by_token``: the channels that its
-    token has named. The mark :data:`_UNFOLLOWED`: the log was unavailable at
-    its login.
+    ``by_server``: the channels to which the server has subscribed the client,
+    including channels that the client has left (None: no channels).
+    ``by_token``: the channels that its token has named. The mark
+    :data:`_UNFOLLOWED` means that the log was unavailable at the login.
     """
 
     app: str = ""
@@ -304,8 +306,8 @@ class CentrifugeAnswers(ChannelAnswers):
     """The answers to commands on channels, in the form of Centrifugo.
 
     The core carries out the commands for all dialects. It calls these methods
-    for what differs between them: errors, replies, names of channels and the
-    ends of subscriptions.
+    for the things that differ between dialects: errors, replies, names of
+    channels and the ends of subscriptions.
     """
 
     dialect = NAME
@@ -328,8 +330,9 @@ class CentrifugeAnswers(ChannelAnswers):
         """Whether a client gets the publications of ``channel`` without a
         subscription.
 
-        So it is for ``#alice``, the user's own channel, in an app that has no
-        options for such channels: the server sends them without asking.
+        This is true for the user's own channel, such as ``#alice``, if the app
+        has no options for such channels. Then the server sends these
+        publications without a subscription.
         """
         state = connection.dialect_state
         has_own_channel = (
@@ -355,8 +358,8 @@ class CentrifugeAnswers(ChannelAnswers):
         """Whether the back end renews the subscriptions to channels with these
         options.
 
-        If it does, the client has no part in it, and does not learn the end of
-        its subscription. Never switches greenlets.
+        If the back end renews them, the client need not renew its subscription,
+        and is not told when the subscription ends. Never switches greenlets.
         """
         return options.subscribe == "back_end" and self._back_ends.has(
             app, "sub_refresh"
@@ -396,13 +399,14 @@ class CentrifugeAnswers(ChannelAnswers):
 
         state = _state_of(connection)
         if channel == self.channel_of(connection, f"{ALIAS}{connection.user}"):
-            # This is the channel of the user. The client may know it by its
-            # alias, and then gets its publications under the alias.
+            # This is the channel of the user. If the client has subscribed by
+            # the alias, it gets the publications under the alias.
             by_alias = channel != command.channel
             state.mark(BY_ALIAS, by_alias)
             state.mark(PERSONAL, by_alias or state.personal)
-        # Until now the server may have subscribed the client. Now it has done
-        # so itself, and so subscribes again without a new connection.
+        # Until now, the server may have subscribed the client to this channel.
+        # Now the client has subscribed by itself. So it can subscribe again
+        # without a new connection.
         if state.by_server:
             state.by_server.discard(channel)
         if end or state.ends:
@@ -423,8 +427,9 @@ class CentrifugeAnswers(ChannelAnswers):
     ) -> Reply:
         """The reply with all subscribers of a channel.
 
-        There may be many thousands. So they are encoded in parts, and between
-        two parts other clients are served: this switches greenlets.
+        There may be many thousands of subscribers. So the reply is encoded in
+        parts. Between two parts this method switches greenlets, and other
+        clients are served.
         """
         assert isinstance(dialect, CentrifugeDialect)
         parts = []
@@ -491,8 +496,9 @@ class CentrifugeService:
     def commands(self) -> CommandTable:
         """The commands that this service carries out, with their functions.
 
-        ``needs_session=False``: also before the login. ``answers=True``: the
-        function sends the reply itself, by the callable that it gets.
+        ``needs_session=False``: the command is also allowed before the login.
+        ``answers=True``: the function itself sends the reply, with the callable
+        that it gets.
         """
         return {
             CentrifugeLogin: CommandRow(self.login, needs_session=False, answers=True),
@@ -548,7 +554,8 @@ class CentrifugeService:
         """
         state = _state_of(connection)
         if connection.app is not None:
-            # Centrifugo, too, takes a second login for a breach of protocol.
+            # Centrifugo, too, treats a second login as an error in the
+            # protocol.
             connection.close(CLOSE_BAD_REQUEST, "bad request")
             return None
         app = state.app
@@ -557,8 +564,8 @@ class CentrifugeService:
                 app, command.headers
             )
 
-        # Counted before the decision, which may switch. A user who is kicked
-        # meanwhile does not begin a session.
+        # The kicks are counted before the decision, which may switch greenlets.
+        # So a user who is kicked meanwhile does not begin a session.
         kicks = self._sessions.kicks.count
         try:
             admission = self._admit(connection, app, command)
@@ -824,8 +831,8 @@ class CentrifugeService:
     def _follow_log(self, connection: Connection, state: CentrifugeState) -> None:
         """Let a user receive stored messages on a connection.
 
-        If the database does not answer, the login goes on without them. May
-        switch greenlets.
+        If the database does not answer, the login goes on without stored
+        messages. May switch greenlets.
         """
         if not connection.user or self._catch_up is None:
             return
@@ -930,7 +937,7 @@ class CentrifugeService:
         """
         app = connection.app or ""
         choices = list[str]()
-        # The back end has admitted this client, and it alone names its
+        # The back end has admitted this client, and only the back end names its
         # channels.
         if not command.token and self._back_ends.has(app, "connect"):
             return choices
@@ -1071,8 +1078,9 @@ class CentrifugeService:
         channel.
 
         ``about``: an encoded :class:`SubscriptionAbout` (``b""``: no facts).
-        ``new``: it was not subscribed before. ``position``: from where it
-        recovers; None if it does not recover. Never switches greenlets.
+        ``new``: whether the connection was not subscribed before. ``position``:
+        the position from which the client recovers; None if it does not
+        recover. Never switches greenlets.
         """
         state = connection.dialect_state
         # A client of another dialect gets no such notice. A client that was
@@ -1137,8 +1145,8 @@ class CentrifugeService:
     ) -> Reply | None:
         """Refuse the new token of a subscription.
 
-        Returns None if the connection was closed: after an error reply the
-        client would not subscribe again. After this close code it reconnects
+        Returns None if the connection was closed. After an error reply, the
+        client would not subscribe again. After this close code, it reconnects
         and subscribes.
         """
         if refused.reason == "expired":
@@ -1247,7 +1255,8 @@ class CentrifugeService:
         answer: RenewalAnswer,
     ) -> None:
         """Set the new end of a session, or of a subscription, as the back end
-        has answered. ``channel``: of the subscription; ``""``: the session."""
+        has answered. ``channel`` is the channel of the subscription; ``""``
+        means the session."""
         has_ended = answer.expired or 0 < answer.expire_at <= time()
         if channel:
             _use_subscription_renewal(connection, state, channel, answer, has_ended)
@@ -1273,8 +1282,11 @@ class CentrifugeService:
 
 
 def _other_channels(connection: Connection, admission: _Admission) -> Set[str]:
-    """The channels that a new token names, without the channel of the user. It
-    may be named or not: the app can give it to all users."""
+    """The channels that a new token names, without the channel of the user.
+
+    A token need not name the channel of the user, because the app can give this
+    channel to all users.
+    """
     channels = admission.claims.subscriptions.keys() | admission.requested
     return channels - {f"{ALIAS}{connection.user}"}
 

@@ -62,8 +62,8 @@ _CLOSE_OF: Final = {
     codes.TOKEN_EXPIRED: CloseCode.TOKEN_INVALID,
     codes.INTERNAL: CloseCode.INTERNAL_ERROR,
 }
-"""Refusal of a login after which a client that only receives comes back → the
-close code of its stream."""
+"""Error code of a refused login → the close code of the stream. After these
+codes, a client that only receives connects again."""
 
 
 class UniDialect(CentrifugeDialect):
@@ -79,8 +79,8 @@ class UniDialect(CentrifugeDialect):
     def connected(self, result: ConnectResult) -> bytes:
         """The first push of a stream, which says that the client is connected.
 
-        It has no secret, because the client sends no commands, and it asks for
-        no pongs.
+        The push has no secret, because the client sends no commands. It asks
+        for no pongs.
         """
         return self._write_push("", "connect", replace(result, session="", pong=False))
 
@@ -119,18 +119,19 @@ class CentrifugeStreams:
     def paths(
         self, serve: Callable[[Connection, bytes, bool], None]
     ) -> dict[str, StreamPath]:
-        """The paths at which streams begin, each with the way to serve it.
+        """The paths at which streams begin, each with its :class:`StreamPath`.
 
         ``/connection/*/sse`` is a pattern: the second segment names the app.
-        ``serve`` carries out commands: it gets the connection, their bytes, and
-        whether they are text.
+        ``serve`` carries out commands. Its arguments are the connection, the
+        bytes of the commands, and whether these are text.
         """
         # The codecs of streams, which end with a push and not a close frame.
         json = self._core.codec(CentrifugeDialect(streamed=True))
         protobuf = self._core.codec(CentrifugeProtobufDialect(streamed=True))
         limit = self._message_bytes
-        # Server-sent events stand between "data: " and an empty line. An HTTP
-        # stream has a line for each push, and protobuf begins with its length.
+        # A server-sent event is written between "data: " and an empty line. In
+        # an HTTP stream, a push in JSON is one line, and a push in protobuf
+        # begins with its length.
         events = StreamEncoding(json, serve, limit, b"data: ", b"\n\n")
         lines = StreamEncoding(json, serve, limit, b"", b"\n")
         frames = StreamEncoding(protobuf, serve, limit)
@@ -154,11 +155,11 @@ class CentrifugeStreams:
         as_protobuf: StreamEncoding,
         begin: Callable[[Stream, StreamEncoding, bytes], None],
     ) -> StreamPath:
-        """Make the way to serve one path.
+        """Make the :class:`StreamPath` of one path.
 
-        ``as_protobuf``: the encoding for requests whose content is protobuf;
-        the same as ``encoding`` if the path has no protobuf. ``begin`` is
-        called with the content of the request when the stream has begun.
+        ``as_protobuf``: the encoding for requests with protobuf. It is
+        ``encoding`` if the path has no protobuf. ``begin`` is called with the
+        content of the request when the stream has begun.
         """
         request_log = self._core.node.request_log
 
@@ -240,8 +241,8 @@ class CentrifugeStreams:
 
 
 def _with_names_of_apps(rows: Mapping[str, StreamPath]) -> dict[str, StreamPath]:
-    """The paths of streams such as ``sse``, each with the name of an app in
-    front and without."""
+    """The given paths of streams such as ``sse``, each once with the name of an
+    app in front of it, and once without."""
     paths: dict[str, StreamPath] = {}
     for name, row in rows.items():
         paths[f"/connection/{name}"] = row
@@ -298,14 +299,15 @@ class Emulation:
     def serve(self, session: str, data: bytes) -> Emulated:
         """Queue commands for the client whose secret is ``session``.
 
-        Does not wait until they are carried out. May switch greenlets, because
-        the stream may belong to another node.
+        Does not wait until the commands are carried out. May switch greenlets,
+        because the stream may belong to another node.
         """
         address = self._table.secrets.read(session)
         if address is None:
             return Emulated.UNKNOWN
         commands = EmulatedCommands(address.number, data)
-        # The birth of a table of connections tells one life of a node.
+        # A table of connections gets a new birth whenever its node starts. So
+        # the same birth means that the stream is on this node.
         if address.birth == self._table.secrets.birth:
             return self._queue_here(commands)
 
@@ -379,8 +381,8 @@ class _Emulation(Struct):
 
 
 def _read(_emulation: Emulation, call: Call) -> None:
-    """Decode the body of an emulation request into ``call.input``: the session,
-    and the commands. Raises BadBody."""
+    """Decode the body of an emulation request, and put the session and the
+    commands into ``call.input``. Raises BadBody."""
     try:
         if _is_protobuf(call.request.headers.get("content-type", "")):
             call.input = read_emulation(call.body)

@@ -35,7 +35,8 @@ WINDOW_SECONDS: Final = 600
 """Largest difference between the time of a signed request and this server's
 clock."""
 _TIMESTAMP_DIGITS: Final = 15
-"""Limit of the digits of a time; the time of a signed request has fewer."""
+"""A time with as many digits, or with more, is refused. The time of a signed
+request has fewer digits."""
 _MOST_PARAMETERS: Final = 64
 """The most parameters of a query."""
 _CACHED_SECONDS: Final = 1800.0
@@ -46,8 +47,8 @@ _SECOND_MS: Final = 1000
 class PusherApp(Struct, frozen=True):
     """An app that speaks Pusher's protocol.
 
-    ``app``: its name here. ``secret``: shared with its back end, for
-    signatures.
+    ``app``: the name of the app on this server. ``secret``: the secret that the
+    app shares with its back end, for signatures.
     """
 
     app: str
@@ -82,8 +83,8 @@ _OCCUPANCY: Final = frozenset({"occupied", "vacated"})
 
 
 class PusherReceiver(Receiver, frozen=True, kw_only=True):
-    """A receiver of webhooks in Pusher's form. ``key``: the key of the app,
-    which it gets in a header."""
+    """A receiver of webhooks in Pusher's form. ``key``: the key of the app. The
+    receiver gets the key in a header."""
 
     key: str
 
@@ -116,17 +117,20 @@ class PusherHooks:
         return app in self.queues and not events.isdisjoint(_OCCUPANCY)
 
     def channel(self, app: str, event: str, channel: str) -> None:
-        """Queue an event of a channel, if Pusher has a webhook for it: a
-        channel gets its first subscriber, or loses its last one."""
+        """Queue an event of a channel if Pusher has a webhook for the event.
+
+        The event is that a channel gets its first subscriber, or loses its last
+        subscriber.
+        """
         if event in _OCCUPANCY:
             self.add(app, f"channel_{event}", channel)
 
     def add(self, app: str, name: str, channel: str, **facts: Any) -> None:
         """Queue an event of a channel.
 
-        ``name`` is the name of Pusher's webhook, and ``facts`` its further
-        fields. Channels of users, and others of the server itself, have no
-        webhooks.
+        ``name`` is the name of Pusher's webhook, and ``facts`` are the other
+        fields of the event. Channels of users, and other channels of the server
+        itself, have no webhooks.
         """
         queue = self.queues.get(app)
         if queue is not None and not channel.startswith("#"):
@@ -161,11 +165,11 @@ def entrance(tenant: Tenant) -> str:
 
 
 class PusherApps:
-    """The apps that speak Pusher's protocol, by their names here and in the
-    protocol.
+    """The apps that speak Pusher's protocol, by their names on this server and
+    in the protocol.
 
-    It also sets their webhooks, and the meaning of the names of their channels.
-    Methods never switch greenlets.
+    This class also sets the webhooks of these apps, and the meaning of the
+    names of their channels. Methods never switch greenlets.
     """
 
     def __init__(
@@ -187,8 +191,7 @@ class PusherApps:
     def _set_from_settings(self, tenant: Tenant, secret: bytes) -> None:
         """Set an app from its settings.
 
-        An app that is only another name of an app (``same_as``) does not count
-        here.
+        An app that is only another name of an app (``same_as``) is ignored.
         """
         settings = pusher_of(tenant)
         pusher = None
@@ -197,13 +200,14 @@ class PusherApps:
         self.set(tenant.name, pusher)
 
     def set(self, app: str, pusher: PusherApp | None) -> None:
-        """Set or remove (None) an app.
+        """Set an app, or remove the app if ``pusher`` is None.
 
-        If two apps have the same key or id in the protocol, the one whose name
-        here comes first keeps it.
+        If two apps have the same key or id in the protocol, one of them keeps
+        it: the app whose name comes first in the alphabet.
         """
         self._hooks.queues.set(app, _receiver_of(app, pusher))
-        # Nothing but the receiver of webhooks may have changed.
+        # The app itself has not changed, but its receiver of webhooks may have
+        # changed.
         if self.by_name.get(app) == pusher:
             return
 
@@ -228,9 +232,9 @@ class PusherApps:
         it.
 
         The signature must be younger than :data:`WINDOW_SECONDS`. It covers the
-        method, the path and the query. The query has the MD5 of the body; the
-        reader of the body must compare it (:func:`body_matches`). Raises
-        :class:`BadSignature` with the texts of Pusher.
+        method, the path and the query. The query has the MD5 of the body. The
+        code that reads the body must compare the MD5 (:func:`body_matches`).
+        Raises :class:`BadSignature` with the texts of Pusher.
         """
         params = read_query(query)
         pusher = self.by_key.get(params.get("auth_key", ""))
@@ -242,8 +246,8 @@ class PusherApps:
 
         signature = params.pop("auth_signature", "")
         signed = "&".join(f"{name}={params[name]}" for name in sorted(params))
-        # Libraries sign the path that they were given: some before and some
-        # after it is percent-encoded. Under WSGI the path is decoded already.
+        # Some libraries sign the path before it is percent-encoded, and some
+        # sign the encoded path. Under WSGI the path is already decoded.
         paths = dict.fromkeys((path, unquote(path), quote(unquote(path))))
         is_signed = any(
             pusher.has_signed(f"{method}\n{each}\n{signed}", signature)
@@ -314,8 +318,8 @@ def _iso(seconds: float) -> str:
 def read_query(query: bytes) -> dict[str, str]:
     """The decoded parameters of a signed query, with names in lower case.
 
-    A parameter that comes twice is refused, because the signature could cover
-    the other one. Raises :class:`BadSignature`.
+    A query that has a parameter twice is refused, because the signature could
+    cover only one of the two values. Raises :class:`BadSignature`.
     """
     try:
         pairs = parse_qsl(

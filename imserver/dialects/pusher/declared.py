@@ -110,18 +110,19 @@ MIN_SECRET_BYTES: Final = 16
 
 def secret_of(settings: TenantSettings) -> bytes:
     """The secret of an app for the protocol; ``b""`` if the app does not speak
-    it.
+    the protocol.
 
-    Reads the file with the secret, if it is in one. Raises
-    :class:`imserver.gateway.auth.tokens.BadKey` if it is too short or
-    unreadable.
+    Reads the file with the secret, if the secret is in a file. Raises
+    :class:`imserver.gateway.auth.tokens.BadKey` if the secret is too short, or
+    if the file is unreadable.
     """
     pusher = pusher_of(settings)
     if not pusher.key:
         return b""
     secret = AppSecrets.read("pusher", pusher)
     if len(secret) < MIN_SECRET_BYTES:
-        # Clients see signatures, and could try secrets on them.
+        # Clients see signatures. They could guess a short secret by trying
+        # which secret gives the same signature.
         raise BadKey(
             f"pusher.secret: expected at least {MIN_SECRET_BYTES} bytes, got {len(secret)}; "
             "make one with 'openssl rand -hex 32'"
@@ -158,8 +159,11 @@ def objection(_name: str, settings: TenantSettings) -> str:
 
 
 def _name_error(name: str, value: str) -> str:
-    """The error in an id or a key; ``""`` if it is right. They are segments of
-    paths in URLs."""
+    """The error in an id or a key; ``""`` if the id or key is right.
+
+    Ids and keys are segments of paths in URLs, so only some characters may be
+    in them.
+    """
     if re.fullmatch(r"[A-Za-z0-9._-]{1,100}", value):
         return ""
     expected = "1 to 100 letters, digits, dots, dashes or underscores"

@@ -1,10 +1,10 @@
 """The pusher dialect: channels, presence, client events and sign-ins of
 Pusher's protocol.
 
-A connection names its app by a public key. It has no user until it signs in:
-the ``user_id`` of a presence channel counts in this channel only. The beginning
-of a channel's name decides which signature of the back end a subscription
-needs.
+A connection names its app by a public key. The connection has no user until it
+signs in: the ``user_id`` of a presence channel counts in this channel only. The
+beginning of a channel's name decides which signature of the back end a
+subscription needs.
 """
 
 import logging
@@ -58,7 +58,8 @@ NAME: Final = "pusher"
 _HALF_BYTES: Final = 14
 """Half of the bytes of a decoded connection id."""
 _HALF_DIGITS: Final = 40
-"""Limit of the digits of half of a ``socket_id``; it has fewer."""
+"""A half of a ``socket_id`` with as many digits, or with more, is refused. A
+right half has fewer digits."""
 _PAGE: Final = 1000
 _MOST_NOTIFIERS: Final = 16
 """The most greenlets that notify presence channels of users who have gone."""
@@ -87,9 +88,10 @@ class _Member(Struct):
 class PusherState(DialectState, gc=False):
     """The state of a client.
 
-    ``members``: the presence channels in which it is a member, each with the id
-    that its user has there. ``dotnet``: it uses Pusher's library for .NET,
-    which expects another event for a refused subscription.
+    ``members``: the presence channels in which the client is a member, each
+    with the id of its user in the channel. ``dotnet``: whether the client uses
+    Pusher's library for .NET, which expects another event for a refused
+    subscription.
     """
 
     dotnet: bool = False
@@ -99,9 +101,9 @@ class PusherState(DialectState, gc=False):
 class _UserHere(Struct):
     """A user of a presence channel on this node.
 
-    ``connections``: the number of its connections, including connections that
-    are just subscribing. ``shown``: one of the subscriptions was answered, so
-    the other subscribers know the user.
+    ``connections``: the number of connections of the user, including
+    connections that are just subscribing. ``shown``: whether one of their
+    subscriptions was answered. Then the other subscribers know the user.
     """
 
     connections: int = 0
@@ -109,8 +111,8 @@ class _UserHere(Struct):
 
 
 class _UserData(Struct):
-    """The JSON text about a user that signs in. Its other fields do not matter
-    here."""
+    """The JSON text about a user who signs in. Other fields of the text are
+    ignored."""
 
     id: str | int
 
@@ -118,7 +120,8 @@ class _UserData(Struct):
 class NotPermitted(ImserverError):
     """The refusal of a subscription by the rules of this dialect.
 
-    ``kind`` and ``status`` are told to the client beside the text.
+    ``kind``: the kind of the error in Pusher's protocol, such as ``AuthError``.
+    ``status``: a status of HTTP. The client gets both with the text.
     """
 
     def __init__(self, text: str, kind: str = "AuthError", status: int = 401) -> None:
@@ -131,7 +134,7 @@ def socket_id_of(connection_id: str) -> str:
     """The ``socket_id`` of a connection: its id as two numbers, such as
     ``123.456``.
 
-    Clients and back ends of Pusher know a connection only by it.
+    Clients and back ends of Pusher know a connection only by its ``socket_id``.
     """
     raw = base64url.decode(connection_id)
     first = int.from_bytes(raw[:_HALF_BYTES], "big")
@@ -162,9 +165,9 @@ def _half_of(digits: str) -> bytes:
 class PusherService:
     """Serves the clients of the pusher dialect.
 
-    It knows which users are in the presence channels on this node. Only the
-    first connection of a user is announced to the other members, and only the
-    end of the last one.
+    The service knows which users are in the presence channels on this node.
+    Only the first connection of a user is announced to the other members, and
+    only the end of the last connection.
     """
 
     def __init__(self, core: Core, apps: PusherApps, hooks: PusherHooks) -> None:
@@ -253,8 +256,8 @@ class PusherService:
     def _app_of(self, connection: Connection) -> PusherApp | None:
         """The app of a connection.
 
-        None if the app has no pusher settings any more; then the connection is
-        closed.
+        The result is None if the app has no pusher settings any more. Then the
+        connection is closed.
         """
         app = self._apps.by_name.get(connection.app or "")
         if app is None:
@@ -350,7 +353,8 @@ class PusherService:
             text = f"The connection is subscribed to {channel}"
             connection.send(wire.error(wire.CODE_BAD_FRAME, text))
         elif reason != "ended":
-            # If the connection has ended, nobody reads an answer.
+            # If the connection has ended, nobody reads this answer, so its text
+            # does not matter.
             kind = _KINDS.get(reason, "Refused")
             status = _STATUSES.get(reason, _OTHER_STATUS)
             self._send_refusal(connection, channel, kind, str(refused), status)
@@ -379,7 +383,7 @@ class PusherService:
         if channel.startswith("#"):
             _check_user_channel(connection, channel)
             return
-        # From here on, the rule in the settings of the app decides.
+        # From this line on, the settings of the app for this channel decide.
         options = self._channels.options.known(app.app, channel)
         rule = options.subscribe
         if rule == "nobody":
@@ -484,7 +488,8 @@ class PusherService:
             return Reply.OK
         channel = command.channel
         if self._channels.subscriptions.unsubscribe(connection, channel):
-            # What others see of the client in this channel is forgotten.
+            # Forget the data that other members see about the client in this
+            # channel.
             if connection.dialect_state is not None:
                 connection.dialect_state.set_info(channel, b"")
             self._schedule_count(app, channel)
@@ -523,8 +528,8 @@ class PusherService:
 
         about = {"user_id": user, "user_info": member.user_info}
         state = self._prepare_member(connection, channel, msgspec.json.encode(about))
-        # The user counts while the subscription is in progress: if one of two
-        # connections ends meanwhile, it must not remove the user.
+        # The connection counts already while it subscribes. Otherwise the end
+        # of another connection of the user could remove the user meanwhile.
         state.members[channel] = user
         here = self._count_connection(app.app, channel, user)
         try:
@@ -535,10 +540,12 @@ class PusherService:
                 self._remove_member(connection, channel, was_subscribed=False)
                 state.set_info(channel, b"")
         if user not in self._users.get((app.app, channel), ()):
-            # This was the only connection, and has ended meanwhile.
+            # This was the only connection of the user, and it has ended
+            # meanwhile.
             return
 
-        # Others learn of the user once, from the first connection.
+        # The other members are notified only once, when the user joins with the
+        # first connection.
         if _first_of_user(rows, user) == self._connections.id_of(connection):
             self._notify(app.app, channel, "member_added", about, connection)
             self._hooks.add(app.app, "member_added", channel, user_id=user)
@@ -557,7 +564,8 @@ class PusherService:
         connection.
 
         Each subscription causes a notice to all members, so it is limited.
-        Raises ChannelRefused at the limit, or if the connection is subscribed.
+        Raises ChannelRefused if the limit is reached, or if the connection is
+        already subscribed.
         """
         state = connection.dialect_state
         if not isinstance(state, PusherState):
@@ -580,8 +588,9 @@ class PusherService:
         switch greenlets. Raises NotPermitted.
         """
         most = app.settings.presence_members
-        # 0 means any number. It is quick to count subscribers. A user may have
-        # several, so the users are read only if there are enough subscribers.
+        # 0 means no limit. To count subscribers is quick, to read users is
+        # slow. There are never more users than subscribers. So the users are
+        # read only if there are enough subscribers.
         if not most or self._channels.members.count(app.app, channel) < most:
             return
         others = _users_of(self._all_members(app.app, channel)).keys() - {user}
@@ -604,8 +613,9 @@ class PusherService:
     def _remove_member(
         self, connection: Connection, channel: str, was_subscribed: bool
     ) -> None:
-        """Remove a connection from the users of a presence channel that it has
-        left, or where it was refused.
+        """Remove a connection from the users of a presence channel.
+
+        The connection has left the channel, or was refused there.
 
         If it was the last connection of the user on this node, the other
         members are notified soon. They are not notified if they never learnt of
@@ -634,8 +644,8 @@ class PusherService:
     def _notify_removed_soon(self, app: str, channel: str, user: str) -> None:
         """Have the members of a channel notified that a user has left.
 
-        Whether the user is still there on another node is asked later, because
-        that switches greenlets.
+        Another greenlet finds out later whether the user is still there on
+        another node, because that query switches greenlets.
         """
         self._unnotified[app, channel, user] = None
         if self._notifiers < _MOST_NOTIFIERS:
@@ -647,8 +657,8 @@ class PusherService:
         notified. This is a greenlet of its own; there are a few of them."""
         try:
             while self._unnotified:
-                # Taken out first, because notifying switches greenlets and
-                # others take from the same dict.
+                # The entry is removed first: a notice switches greenlets, and
+                # the other greenlets take entries from the same dict.
                 app, channel, user = next(iter(self._unnotified))
                 del self._unnotified[app, channel, user]
                 try:
@@ -668,8 +678,9 @@ class PusherService:
             return
         here = self._users.get((app, channel), {}).get(user)
         if here is not None:
-            # The user subscribes again, and the others never learnt of an end.
-            # So they know the user, and must be told of the next end.
+            # The user has subscribed again, and the other members were not told
+            # that the user had left. So they still know the user, and must be
+            # told when the user leaves next time.
             here.shown = True
             return
         self._notify(app, channel, "member_removed", {"user_id": user})
@@ -742,8 +753,8 @@ class PusherService:
     ) -> str:
         """The reason why a client may not send this event; ``""`` if it may.
 
-        The event counts against the rates of the client, so this is asked once
-        for each event.
+        This method counts the event against the rates of the client, so call it
+        only once for each event.
         """
         channel = command.channel
         settings = app.settings
@@ -791,7 +802,8 @@ class PusherService:
         publish(app, channel, event, except_connection=skipped, with_history=False)
 
     def _schedule_count(self, app: PusherApp, channel: str) -> None:
-        """Send subscribers their number soon, if the app wants that.
+        """Send the number of subscribers to the subscribers of a channel soon,
+        if the app wants that.
 
         Many changes in a short time cause one notice. Never switches greenlets.
         """
@@ -812,8 +824,8 @@ class PusherService:
         gevent.spawn_later(pause, self._send_count, *key)
 
     def _send_count(self, app: str, channel: str) -> None:
-        """Send the subscribers of a channel their number, which is counted over
-        all nodes.
+        """Send the number of subscribers on all nodes to the subscribers of a
+        channel.
 
         A channel without subscribers gets nothing. May switch greenlets.
         """
@@ -840,15 +852,16 @@ class PusherService:
         """Send an event of the back end to a channel.
 
         ``except_socket``: the ``socket_id`` of a connection that does not
-        receive it; ``""``: all subscribers receive it. May switch greenlets.
-        Raises :class:`ChannelRefused`.
+        receive the event. ``""`` means that all subscribers receive the event.
+        May switch greenlets. Raises :class:`ChannelRefused`.
         """
         content, text = wire.as_payload(data)
         part = ChannelPart(channel)
         event = Event(
             "msg", "", text, type=name, data=content, time=int(time()), channel=part
         )
-        # Usually the client that has caused the event, and knows it already.
+        # This is usually the connection of the client that has caused the
+        # event, so the client knows the event already.
         if except_socket:
             skipped = connection_id_of(except_socket)
         else:

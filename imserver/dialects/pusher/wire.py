@@ -101,8 +101,9 @@ class _Frame(Struct, gc=False):
 class PusherSubscribe(Command, frozen=True, gc=False):
     """Subscribe to a channel of the pusher dialect.
 
-    ``auth``: the signature of the back end (None or ``""``: none). ``data``:
-    JSON text about the subscriber, which is signed too.
+    ``auth``: the signature of the back end. None and ``""`` mean that the
+    command has no signature. ``data``: JSON text about the subscriber, which is
+    signed too.
     """
 
     channel: str
@@ -119,8 +120,8 @@ class PusherUnsubscribe(Command, frozen=True, gc=False):
 class ClientEvent(Command, frozen=True, gc=False):
     """Send an event to the other subscribers of a channel.
 
-    Its payload is ``data`` if that is not empty, which is JSON. Otherwise the
-    payload is ``text``.
+    The payload of the event is ``data``, which is JSON. If ``data`` is empty,
+    the payload is ``text``.
     """
 
     channel: str
@@ -155,8 +156,11 @@ def frame(event: bytes, data: bytes, channel: str = "") -> bytes:
 
 
 def established(socket_id: str, activity_seconds: int) -> bytes:
-    """Encode the first frame to a client: the id of its connection, and how
-    many seconds it may be silent before it must ping."""
+    """Encode the first frame to a client.
+
+    It has the id of the connection, and the number of seconds that the client
+    may be silent before it must send a ping.
+    """
     about = {"socket_id": socket_id, "activity_timeout": activity_seconds}
     return frame(b"pusher:connection_established", encode(about))
 
@@ -172,8 +176,9 @@ def error(code: int, message: str) -> bytes:
 def subscribed(channel: str, members: Mapping[str, Raw] | None = None) -> bytes:
     """Encode the answer to a subscription.
 
-    ``members``: of a presence channel, the id of each member → its data about
-    itself. None for another channel.
+    ``members``: the id of each member of a presence channel → the data that the
+    member has sent about itself. None means that the channel is not a presence
+    channel.
     """
     about: dict[str, Any] = {}
     if members is not None:
@@ -233,8 +238,8 @@ def data_of(event: Event) -> str:
     if event.data:
         return event.data.decode()
     if as_payload(event.text)[0]:
-        # The sender has sent a text, which happens to be valid JSON.
-        # Unchanged, a client would read the text "5" as a number.
+        # The sender has sent a text that is also valid JSON. So the text is
+        # encoded: otherwise a client would read the text "5" as a number.
         return encode(event.text).decode()
     return event.text
 
@@ -262,9 +267,9 @@ class PusherDialect(Dialect):
         """Read one request, for example
         ``{"event":"pusher:subscribe","data":{"channel":"news"}}``.
 
-        Pings and pongs raise BadFrame without an error, with the answer to
-        them. Bytes that are not a frame raise BadFrame with an error for the
-        client.
+        For a ping or a pong, raises a BadFrame without an error that contains
+        the answer. Bytes that are not a frame raise BadFrame with an error for
+        the client.
         """
         try:
             client_frame = _decode_frame(payload)
@@ -327,7 +332,8 @@ class PusherDialect(Dialect):
         if event.kind != "msg" or event.type.startswith(RESERVED_EVENTS):
             return None
 
-        # A message. Its fields are joined by hand, for speed.
+        # This is a message. For speed, its frame is joined by hand and not
+        # encoded.
         if channel:
             channel_field = b',"channel":%b' % encode(channel)
         else:
