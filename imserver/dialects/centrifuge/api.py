@@ -68,7 +68,8 @@ from imserver.plugin.wire import (
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 MAX_CHANNELS: Final = 1000
-"""The most channels of one broadcast, and commands of one batch."""
+"""The most channels of one broadcast, and also the most commands of one
+batch."""
 MOST_VALUES_OF_LINES: Final = 800_000
 """The most commas, colons and brackets in the commands of ``POST /api``."""
 MOST_VALUES_OF_COMMAND: Final = 200_000
@@ -200,7 +201,7 @@ class CommandBatch(Struct):
 
 
 class NamedCommand(Struct):
-    """A command of ``POST /api``. ``id``: the reply has it, too."""
+    """A command of ``POST /api``. ``id``: an id that the reply repeats."""
 
     id: int | None = None
     method: str | None = None
@@ -250,7 +251,8 @@ def _publish_each(
         Call.check_json(data)
     except (ValueError, RecursionError):
         raise MethodFailed(codes.BAD_DATA) from None
-    # The sender and the receiver stay empty: the channel decides who gets it.
+    # The sender and the receiver stay empty: the channel decides who gets the
+    # event.
     event = Event("msg", "", "", type="custom", data=data)
 
     # The app may have used up the number of pushes that it may send.
@@ -316,7 +318,8 @@ def _refused(refused: ChannelRefused) -> dict[str, Any]:
     one."""
     text = str(refused)
     code = REFUSALS[refused.reason].code
-    # The text says no more than the code, or is about insides of the server.
+    # In these cases, the text says no more than the code, or is about internals
+    # of the server.
     if text == refused.reason or code == codes.INTERNAL:
         return _error(code)
     return _error(code, text)
@@ -325,10 +328,11 @@ def _refused(refused: ChannelRefused) -> dict[str, Any]:
 def _connections_of(api: Api, app: str, request: _OfUser) -> list[str]:
     """The connections on which a method acts, as their ids.
 
-    They are all connections of the user in this dialect. If the request names a
-    connection (``client``), the list has only this one. It is empty if that
-    connection is unknown or belongs to another user. May switch greenlets.
-    Raises MethodFailed if the request names neither a user nor a connection.
+    These are all connections of the user in this dialect. If the request names
+    a connection (``client``), the list has only this connection. The list is
+    empty if this connection is unknown or belongs to another user. May switch
+    greenlets. Raises MethodFailed if the request names neither a user nor a
+    connection.
     """
     if request.client:
         (row,) = api.core.connections.about(app, [request.client])
@@ -377,8 +381,8 @@ def _position_of(request: _Subscribe) -> Position | None:
 def unsubscribe(api: Api, app: str, request: _Unsubscribe) -> dict[str, Any]:
     """End the subscriptions of a user to a channel, or to all channels.
 
-    ``""`` as channel means all. Each connection that has really left a channel
-    is told so. May switch greenlets. Raises MethodFailed and ChannelRefused.
+    ``""`` as channel means all. Each client that has really left a channel gets
+    a notice. May switch greenlets. Raises MethodFailed and ChannelRefused.
     """
     if request.channel and not request.channel.startswith(ALIAS):
         api.channels.options.known(app, request.channel)
@@ -464,8 +468,9 @@ def refresh(api: Api, app: str, request: _Refresh) -> dict[str, Any]:
     """Change the end of a user's sessions, or end the sessions now.
 
     The request may also replace what other subscribers see of the user
-    (``info``). A connection may belong to another node, so its node is asked to
-    do this. May switch greenlets. Raises MethodFailed.
+    (``info``). A connection may belong to another node. Then this node sends a
+    query to that node, which makes the change. May switch greenlets. Raises
+    MethodFailed.
     """
     connections = api.core.connections
     for connection in _connections_of(api, app, request):

@@ -14,9 +14,9 @@ class SubscriptionClaims(Partial, frozen=True):
     """The claims of a connection token about one channel to which the server
     subscribes the client.
 
-    ``info``: JSON about the client for others in the channel. ``data``: JSON
-    for the client. ``expire_at``: when the subscription ends (0: never).
-    ``b64info`` and ``b64data`` are the same in Base64.
+    ``info``: JSON about the client for other clients in the channel. ``data``:
+    JSON for the client. ``expire_at``: when the subscription ends (0: never).
+    ``b64info`` and ``b64data`` are ``info`` and ``data`` in Base64.
     """
 
     info: Raw | UnsetType = UNSET
@@ -40,9 +40,9 @@ class ConnectionClaims(Partial, frozen=True):
     """The facts about a client, from a verified connection token or a back end.
     The user and the end are not here.
 
-    ``info``: JSON about the client for others. ``data``: JSON for the client.
-    ``channels``, ``subs``: the channels in which the server subscribes the
-    client. ``meta``: JSON about it for the back end only.
+    ``info``: JSON about the client for other clients. ``data``: JSON for the
+    client. ``channels``, ``subs``: the channels to which the server subscribes
+    the client. ``meta``: JSON about the client for the back end only.
     """
 
     info: Raw | UnsetType = UNSET
@@ -60,15 +60,15 @@ class ConnectionClaims(Partial, frozen=True):
 
     @property
     def subscriptions(self) -> dict[str, SubscriptionClaims]:
-        """Channel → the claims of the token about it."""
+        """Channel → the claims of the token about this channel."""
         return {channel: SubscriptionClaims() for channel in self.channels} | self.subs
 
 
 class ConnectionRequest(UnverifiedClaims, frozen=True):
     """The requests in the connection token of a client of an open app.
 
-    Nobody verifies the token there, so it proves nothing. It gives the name
-    that the client chooses (``sub``), and channels to which the client
+    In an open app nobody verifies the token, so it proves nothing. It gives the
+    name that the client chooses (``sub``), and channels to which the client
     subscribes by its own right.
     """
 

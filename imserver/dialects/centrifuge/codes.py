@@ -10,7 +10,7 @@ from 1000 on, too."""
 
 
 def _error(code: int, message: str, *, temporary: bool = False) -> int:
-    """Add a row to the table, and return its code."""
+    """Add an error to :data:`ERRORS`, and return its code."""
     ERRORS[code] = ClientError(code, message, temporary)
     return code
 

@@ -811,8 +811,11 @@ def from_centrifugo(app: str, secrets: bool, file: str) -> None:
 
 
 def _print_notes(notes: list[str]) -> None:
-    """Print notes as comments, and on standard error if the output goes to a
-    file, whose comments nobody reads now."""
+    """Print notes as comments.
+
+    If the output goes to a file, print the notes on standard error, too,
+    because the operator does not see the comments in the file.
+    """
     if notes:
         click.echo("# Not the same as in Centrifugo (docs/guides/from-centrifugo.md):")
     for note in notes:

@@ -1,4 +1,4 @@
-"""Options of Centrifugo, which a migration reads one after the other. Flat
+"""Options of Centrifugo that a migration reads one after the other. Flat
 options (version 5) are nested as in version 6."""
 
 import re
@@ -67,8 +67,8 @@ NO_EQUIVALENT: Final[Mapping[str, str]] = {
     "websocket": "see sections limits and websocket",
     "webtransport": "there is no WebTransport",
 }
-"""Option or section → the reason why it is not translated, or the replacement
-(``""``: it has no equivalent)."""
+"""Option or section → the reason why it is not translated, or its replacement.
+``""`` means that it has no equivalent."""
 NAMESPACE_NO_EQUIVALENT: Final[Mapping[str, str]] = {
     "allow_tags_filter": "a subscription with a tags filter is refused",
     "auto_cache_recovery": "a client recovers if it asks for it",
@@ -144,7 +144,7 @@ class Options:
 
     An option is named by its path, for example ``client.token.issuer``.
     ``take`` notes that the option was translated. ``untaken`` then lists the
-    others, so that none is forgotten.
+    options that were not translated, so that no option is forgotten.
     """
 
     def __init__(self, document: Document) -> None:
@@ -168,8 +168,9 @@ class Options:
     def peek(self, option: str, kind: Any, default: Any) -> Any:
         """The value of an option.
 
-        ``kind`` is its type, or a tuple of types. Returns ``default`` if the
-        option is null or missing. Raises BadSettings if it has another type.
+        ``kind`` is the type that the option must have, or a tuple of types.
+        Returns ``default`` if the option is null or missing. Raises BadSettings
+        if the option has another type.
         """
         value = self._find(option)
         if value is None:
@@ -193,10 +194,10 @@ class Options:
         return seconds_of(self._find(option), option)
 
     def drop_proxies(self) -> None:
-        """Let the options of proxies that are translated count as taken.
+        """Count the options of translated proxies as taken.
 
-        They are read by their section and not one by one, so notes would name
-        them.
+        The migration reads these options as a whole section and not one by one.
+        Without this method, they would get notes.
         """
         # A list, because taking an option changes the result of untaken().
         for option, _ in list(self.untaken()):
@@ -244,8 +245,9 @@ class Options:
 def _note_of(option: str, names: list[str]) -> str:
     """The note about an option that was not taken.
 
-    ``names``: the option and the sections around it, the widest first. The
-    most specific one with a reason in :data:`NO_EQUIVALENT` gives the reason.
+    ``names``: the option and the sections around it, the widest section first.
+    The reason in the note is the reason of the most specific name that is in
+    :data:`NO_EQUIVALENT`.
     """
     section = next((name for name in reversed(names) if name in NO_EQUIVALENT), None)
     if section is None:
@@ -329,7 +331,8 @@ _SECTIONS: Final = (
     "usage_stats",
     "websocket",
 )
-"""Sections whose name begins the flat names of their options."""
+"""Sections with flat options in version 5. The name of each such option begins
+with the name of its section."""
 _PREFIXES: Final = (
     ("subscription_token_", "client.subscription_token."),
     ("token_", "client.token."),
@@ -391,7 +394,8 @@ _NAMES: Final[Mapping[str, str]] = {
     "user_personal_single_connection": f"{_PERSONAL}.single_connection",
     "user_subscribe_to_personal": f"{_PERSONAL}.enabled",
 }
-"""Flat name → name in version 6, for names that no prefix tells."""
+"""Flat name → name in version 6, for options whose flat name does not begin
+with the name of a section."""
 _OF_NAMESPACE: Final = re.compile(
     "allow(ed)?_.*|presence|join_leave|force_.*|history_.*|delta_publish|.*_proxy_name"
 )
@@ -432,8 +436,8 @@ def nested(document: Document) -> Document:
             _put_option(converted, _renamed(name), _plain(value))
     for name, section in sections.items():
         converted[name] = {**converted.get(name, {}), **section}
-    # Only version 6 has these sections. Its proxies are in its own form
-    # already.
+    # Only version 6 has these sections. Then the proxies are already in the
+    # form of version 6.
     if {"client", "channel", "rpc"} & sections.keys():
         return converted
     return _with_proxies(converted, document.get("granular_proxy_mode") is True)
@@ -494,11 +498,12 @@ def _renamed_proxy_option(option: str) -> str:
 
 
 def _with_proxies(document: Document, granular: bool) -> Document:
-    """Enable the proxies of version 5 as version 6 does, in ``document``
-    itself.
+    """Change ``document`` so that it enables proxies as in version 6.
 
-    A *proxy* is a back end that Centrifugo asks. Version 5 enables it by giving
-    it an address or, in granular mode, a name. Version 6 has options for this.
+    A *proxy* is a back end that Centrifugo asks. In version 5, a proxy is
+    enabled if it has an address or, in granular mode, a name. Version 6 has
+    options that enable proxies. ``granular``: whether the settings use the
+    granular mode.
     """
     shared = document.pop("shared_proxy", {})
     client = document.setdefault("client", {})
@@ -536,7 +541,7 @@ def _enable_rpc_proxies(rpc: Document) -> None:
 def _enable_channel_proxies(row: Document, granular: bool) -> None:
     """Enable the proxies of one namespace of channels.
 
-    ``granular``: a name enables them, too.
+    ``granular``: whether a name enables a proxy, too.
     """
     for call in ("subscribe_stream", "sub_refresh", "subscribe", "publish"):
         is_enabled = row.pop(f"proxy_{call}", False)

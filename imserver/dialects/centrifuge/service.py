@@ -1338,8 +1338,8 @@ def infos_of_members(members: Sequence[ChannelMember]) -> dict[str, ClientView]:
 
 
 def history_view(publications: Sequence[Event], position: Position) -> HistoryResult:
-    """Publications of a channel, and its newest position, as clients see
-    them."""
+    """Publications of a channel, and the newest position of the channel, as
+    clients see them."""
     return HistoryResult(
         [publication_of(event) for event in publications],
         position.epoch,
@@ -1368,7 +1368,7 @@ def _state_of(connection: Connection) -> CentrifugeState:
 
 
 def _parted(connection: Connection, channel: str, _was_last: bool) -> None:
-    """Note that a client has left the channel of its user.
+    """Handle a client that has left the channel of its user.
 
     The mark :data:`BY_ALIAS` stays: a notice about the end may follow, and it
     must name the channel by its alias.
@@ -1419,7 +1419,8 @@ def _refuse_token(connection: Connection) -> Reply | None:
 
 def _refused(connection: Connection, refused: BackEndRefused) -> Reply | None:
     """Pass on the refusal of a back end: answer with its error, or end the
-    connection if the back end wants that. Returns None after an end."""
+    connection if the back end wants that. Returns None if the connection has
+    ended."""
     if refused.disconnect is None:
         return Reply(codes.PERMISSION_DENIED, refused.error)
     connection.disconnect(*refused.disconnect)
@@ -1440,7 +1441,7 @@ def _with_grace(end: int) -> int:
 def _ttl(end: float) -> int:
     """The seconds until a token ends, as clients are told; 0 if it never ends.
 
-    A token that ends now has 1, because 0 stands for never.
+    For a token that ends now, the result is 1, because 0 stands for never.
     """
     if end:
         return max(1, int(min(end - time(), _MOST_TTL)))
@@ -1455,9 +1456,10 @@ def _result(
 ) -> SubscribeResult:
     """The reply to a new subscription.
 
-    ``recoverable``: the client can recover publications that it will miss.
-    ``recovering``: it asks for the publications that it has missed until now.
-    ``positioned``: it only wants to know its position.
+    ``recoverable``: whether the client can recover publications that it will
+    miss later. ``recovering``: whether the client asks for publications that it
+    has missed until now. ``positioned``: whether the client only wants to know
+    its position.
     """
     result = SubscribeResult(was_recovering=recovering, delta=subscription.delta)
     # A channel without a history has no position.
@@ -1512,8 +1514,8 @@ def _results_for_client(
     """The subscriptions of a login, under the names that the client knows.
 
     The channel of the user has its alias as name. If the app has no options for
-    it, the user receives it without a subscription, but the client must be told
-    that there is one.
+    this channel, the user receives it without a subscription. The client is
+    told that it has a subscription all the same.
     """
     results: dict[str, SubscribeResult] = {}
     if personal.name and not personal.is_subscribed:

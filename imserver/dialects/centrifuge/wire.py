@@ -3,7 +3,8 @@
 
 A client frame contains one command or several. As JSON they are separated by
 newlines; as protobuf each is preceded by its length. A server frame contains
-one reply or push. An empty reply is a ping, an empty command its answer.
+one reply or push. An empty reply is a ping, and an empty command is the answer
+to a ping.
 
 The classes of this module have the fields of the protocol.
 :class:`CentrifugeDialect` reads and writes them as JSON.
@@ -59,8 +60,9 @@ else:
     pb = LateModule("imserver.dialects.centrifuge.centrifuge_pb2")
 
 Payload = bytes | Callable[[str, DialectState | None], bytes]
-"""An encoded push. It is the same bytes for all receivers, or a function that
-makes the bytes for a user and the state of a client."""
+"""An encoded push: either bytes for all receivers, or a function that makes the
+bytes for one receiver. The arguments of the function are a user and the state
+of a client."""
 Content = Struct | dict[str, Any]
 """The fields of a message, except fields with their default."""
 MAX_OFFSET: Final = 2**63 - 1
@@ -96,8 +98,10 @@ _CLOSES: Final = {
 
 
 def _encode(content: object) -> bytes:
-    """Encode JSON on one line. Line ends separate frames, and a payload may
-    contain some."""
+    """Encode JSON on one line.
+
+    Line ends separate frames, so line ends that a payload contains are removed.
+    """
     return on_one_line(msgspec.json.encode(content))
 
 
@@ -110,9 +114,9 @@ class CentrifugeLogin(Command, frozen=True, gc=False):
 
     ``recover``: the channels in which the server had subscribed the client,
     each with epoch and offset of the last publication that the client has.
-    ``channels``: the channels that a client names which only receives, since it
-    cannot subscribe later. The other fields are for the back end: ``data``
-    (JSON; ``b""``: none), ``name`` and ``version`` of the client, and
+    ``channels``: the channels that a client names if it only receives, because
+    such a client cannot subscribe later. The other fields are for the back end:
+    ``data`` (JSON, or ``b""``), ``name`` and ``version`` of the client, and
     ``headers`` (a browser cannot set them on a WebSocket).
     """
 
@@ -146,7 +150,8 @@ class AskPresenceStats(Command, frozen=True, gc=False):
 
 class CallMethod(Command, frozen=True, gc=False):
     """Call a method of the app's back end, or of this server if the app has no
-    back end for it. ``data``: JSON (``b""``: none)."""
+    back end for methods. ``data``: JSON, or ``b""`` if the command has no
+    data."""
 
     method: str
     data: bytes = b""
@@ -155,9 +160,9 @@ class CallMethod(Command, frozen=True, gc=False):
 class _Subscribe(Struct):
     """The content of a command ``subscribe``, as clients send it.
 
-    ``recover``: the client wants the publications after ``epoch`` and
-    ``offset``. ``recoverable``, ``positioned``: it wants to know its position.
-    ``flag`` is a sum of bits.
+    ``recover``: whether the client wants the publications after ``epoch`` and
+    ``offset``. ``recoverable``, ``positioned``: whether the client wants to
+    know its position. ``flag`` is a sum of bits.
     """
 
     channel: str = ""
@@ -177,7 +182,7 @@ class _Subscribe(Struct):
 
 
 class _Connect(Struct):
-    """The content of a command ``connect``. ``subs``: the channels in which the
+    """The content of a command ``connect``. ``subs``: the channels to which the
     server had subscribed the client before."""
 
     token: str = ""
@@ -249,7 +254,8 @@ class _Command(TypedDict, total=False):
 
 
 def _offset(number: int) -> int:
-    """The offset itself, if a channel can have it. Raises Refused otherwise."""
+    """Return the offset if it is in the range that a channel can have.
+    Otherwise raises Refused."""
     if not 0 <= number <= MAX_OFFSET:
         raise Refused(codes.BAD_DATA)
     return number
@@ -266,8 +272,8 @@ def json_in(data: Raw) -> bytes:
 
 
 def _json_or_none(data: Raw) -> bytes:
-    """The bytes of a payload that may be missing: then ``b""``. Raises Refused
-    if it is not JSON."""
+    """The bytes of a payload; ``b""`` if the payload is missing. Raises Refused
+    if the payload is not JSON."""
     if data and bytes(data) != b"null":
         return json_in(data)
     return b""
@@ -277,13 +283,13 @@ def read_login(payload: bytes) -> CentrifugeLogin:
     """Decode the login of a client that only receives, for example
     ``{"token":"…","subs":{"news":{}}}``.
 
-    The names in ``subs`` are the channels that it wants. Raises ValueError,
-    RecursionError and Refused.
+    The names in ``subs`` are the channels that the client wants. Raises
+    ValueError, RecursionError and Refused.
     """
     try:
         request = _decode_connect(payload)
     except msgspec.ValidationError:
-        # Some SDKs write fields that they leave out as null.
+        # Some SDKs write null for fields that other SDKs leave out.
         request = _decode_connect(without_nulls(payload, _COMMAND_DEPTH - 1))
     return replace(_login(request), channels=tuple(request.subs or ()))
 
@@ -314,7 +320,8 @@ def _subscribe(request: _Subscribe) -> Command:
     if request.type != 0:
         raise Refused(codes.NOT_AVAILABLE)
     if bytes(request.tf) not in (b"", b"null"):
-        # Centrifugo answers so where the namespace does not allow filters.
+        # Centrifugo has the same answer if the namespace does not allow
+        # filters.
         raise Refused(codes.BAD_DATA)
     return Subscribe(
         request.channel,
@@ -360,8 +367,9 @@ def _history(request: _History | pb.HistoryRequest) -> Command:
     Without ``since`` the publications begin with the oldest one. Raises
     Refused.
     """
-    # A field that is left out is None in JSON. In protobuf it is an empty
-    # message, and only HasField() tells.
+    # A field that is left out is None if the request was JSON. In protobuf such
+    # a field is an empty message, and only HasField() tells that it was left
+    # out.
     if isinstance(request, _History) or request.HasField("since"):
         since = request.since
     else:
@@ -376,8 +384,8 @@ def _history(request: _History | pb.HistoryRequest) -> Command:
 
 
 OWN: Final = "imserver:"
-"""Prefix of the methods of ``rpc`` that this server answers itself, whether or
-not the app has a back end for ``rpc``."""
+"""Prefix of the methods of ``rpc`` that this server always answers itself, even
+if the app has a back end for ``rpc``."""
 
 
 def _method(request: _Rpc, readers: Readers) -> Command:
@@ -441,8 +449,8 @@ class PublicationView(Struct, omit_defaults=True):
 
     ``info``: the client that has published it (None: a back end). ``offset``:
     its position in the channel. ``data`` is JSON. For subscribers that read
-    deltas it is text, which becomes a string in JSON; ``delta``: the text is a
-    delta to the publication before.
+    deltas, ``data`` is text, which becomes a string in JSON. ``delta``: whether
+    this text is a delta to the publication before.
     """
 
     data: Raw | str
@@ -455,10 +463,11 @@ class PublicationView(Struct, omit_defaults=True):
 class SubscribeResult(Struct, omit_defaults=True):
     """The state of a new subscription, as clients see it.
 
-    ``recoverable``: the client can recover later from ``epoch`` and ``offset``.
-    ``was_recovering``: it has asked for missed publications now. ``recovered``:
-    ``publications`` are all that it has missed. ``ttl``: seconds until the
-    client must renew its token, if it ``expires``.
+    ``recoverable``: whether the client can recover later from ``epoch`` and
+    ``offset``. ``was_recovering``: whether it has asked for missed
+    publications. ``recovered``: whether ``publications`` has all publications
+    that the client has missed. ``expires``: whether the client must renew its
+    token, within ``ttl`` seconds.
     """
 
     expires: bool = False
@@ -477,9 +486,10 @@ class SubscribeResult(Struct, omit_defaults=True):
 class ConnectResult(Struct, omit_defaults=True):
     """The reply to a login.
 
-    ``subs``: channels in which the server has subscribed the client. ``ping``:
-    seconds between pings to the client. ``pong``: the client must answer them.
-    ``session``: the secret with which the client of a stream sends commands.
+    ``subs``: channels to which the server has subscribed the client. ``ping``:
+    seconds between pings to the client. ``pong``: whether the client must
+    answer pings. ``session``: the secret with which the client of a stream
+    sends commands.
     """
 
     client: str
@@ -547,18 +557,19 @@ class OwnChannel(DialectState, gc=False):
 
     @property
     def personal(self) -> bool:
-        """The client receives as ``#<user>`` everything that is for its
-        user."""
+        """Whether the client gets all pushes to its user, under the channel
+        name ``#<user>``."""
         return self.marks & PERSONAL != 0
 
     @property
     def by_alias(self) -> bool:
-        """The client has subscribed to ``user:<id>`` under the name
+        """Whether the client has subscribed to ``user:<id>`` under the name
         ``#<id>``."""
         return self.marks & BY_ALIAS != 0
 
     def mark(self, mark: int, on: bool) -> None:
-        """Set one of the marks, or take it away."""
+        """Set one of the marks if ``on`` is true, and otherwise remove the
+        mark."""
         if on:
             self.marks |= mark
         else:
@@ -622,9 +633,9 @@ def _content_of(event: Event) -> tuple[str, Content] | None:
 class CentrifugeDialect(Dialect):
     """The codec of the dialect, with frames of JSON.
 
-    A frame has one command, reply or push a line, for example
-    ``{"id":1,"subscribe":{"channel":"news"}}``. ``streamed``: it is for a
-    stream, which ends with a push and not with a close frame.
+    Each line of a frame is one command, reply or push, for example
+    ``{"id":1,"subscribe":{"channel":"news"}}``. ``streamed``: whether the codec
+    is for a stream, which ends with a push and not with a close frame.
     """
 
     name = "centrifuge"
@@ -647,8 +658,8 @@ class CentrifugeDialect(Dialect):
         self._streamed = streamed
 
     def split(self, payload: bytes) -> Sequence[bytes]:
-        """The commands in a frame: one a line. Raises BadFrame if they are too
-        many."""
+        """The commands in a frame: one on each line. Raises BadFrame if the
+        frame has too many commands."""
         commands = [*filter(bytes.strip, payload.split(b"\n"))]
         if len(commands) > MAX_COMMANDS:
             raise BadFrame(None, _BAD_REQUEST)
@@ -703,7 +714,8 @@ class CentrifugeDialect(Dialect):
         content = reply.data
         if reply.code != ReplyCode.OK:
             name = "error"
-            # A back end may have given an error of its own.
+            # The content is the error that a back end has chosen, if there is
+            # one.
             if not isinstance(content, ClientError):
                 content = codes.ERRORS.get(reply.code)
                 content = content or ClientError(reply.code, reply_text(reply.code))
@@ -738,8 +750,8 @@ class CentrifugeDialect(Dialect):
         if event.channel is None:
             return self._to_user(content[1])
         if event.channel.name.startswith(USER_CHANNEL):
-            # Its user may know the channel as "#alice", and others as
-            # "user:alice".
+            # The owner of the channel may know it as "#alice". Other users know
+            # it as "user:alice".
             return partial(self._write_of_user, event.channel.name, *content)
         return self._write_push(event.channel.name, *content)
 
@@ -751,7 +763,7 @@ class CentrifugeDialect(Dialect):
         member of its own channel gets no offset, because there offsets mean
         positions in the channel.
         """
-        # Encoded once, before the receivers are known.
+        # The entry is encoded only once, before the receivers are known.
         entry = Raw(_encode(message.view()))
         contents_by_membership: dict[bool, bytes] = {}
         publication = PublicationView(
@@ -782,7 +794,8 @@ class CentrifugeDialect(Dialect):
         return self._write_push("", "disconnect", {"code": code, "reason": reason})
 
     def encode_history(self, result: HistoryResult) -> Raw:
-        """Encode the result of a command once, so that replies can share it."""
+        """Encode the result of a ``history`` command once, so that several
+        replies can contain it."""
         return Raw(self._write_content(result))
 
     def encode_clients(self, clients: dict[str, ClientView]) -> bytes:
@@ -835,8 +848,8 @@ class CentrifugeDialect(Dialect):
         try:
             return _decode_command(payload)
         except msgspec.ValidationError:
-            # Some SDKs write fields that they leave out as null. Few do, so
-            # this is only a second try.
+            # A few SDKs write null for fields that other SDKs leave out. So the
+            # nulls are removed only if the first try has failed.
             return _decode_command(without_nulls(payload, _COMMAND_DEPTH))
 
     def _write_reply(self, number: int, name: str, content: Content | Raw) -> bytes:
@@ -892,7 +905,7 @@ class CentrifugeProtobufDialect(CentrifugeDialect):
             except IndexError:
                 raise BadFrame(None, _BAD_REQUEST) from None
             end = start + size
-            # A length may claim more bytes than came.
+            # The length may be greater than the number of bytes that follow it.
             if end > len(payload) or len(commands) == MAX_COMMANDS:
                 raise BadFrame(None, _BAD_REQUEST)
             commands.append(payload[start:end])
@@ -913,7 +926,8 @@ class CentrifugeProtobufDialect(CentrifugeDialect):
 
     def join_clients(self, parts: Sequence[bytes]) -> Raw:
         """An encoded :class:`PresenceResult` with all these subscribers."""
-        # In protobuf, several messages in a row are one with all their fields.
+        # In protobuf, several encoded messages in a row are one message with
+        # the fields of all of them.
         return Raw(b"".join(parts))
 
     def _write_reply(self, number: int, name: str, content: Content | Raw) -> bytes:
@@ -944,8 +958,7 @@ class CentrifugeProtobufDialect(CentrifugeDialect):
         """Encode a publication without its channel, or a result without its
         command."""
         name = type(content).__name__
-        # The classes here have the names of the messages of protobuf, but for
-        # this one.
+        # The other classes have the same names as their messages in protobuf.
         if name == PublicationView.__name__:
             message = pb.Publication()
         else:
@@ -989,9 +1002,10 @@ def _read_varint(data: bytes, start: int) -> tuple[int, int]:
     end.
 
     Protobuf writes numbers in bytes of 7 bits, the lowest first. The eighth bit
-    says that more follow. Raises IndexError if the data end before, or if the
-    number has more than five bytes. No frame is that long, and the time to
-    decode a number grows with the square of its bytes.
+    says that more bytes follow. Raises IndexError if the data end within the
+    number, or if the number has more than five bytes. Five bytes are enough for
+    the length of any frame. A limit is needed because the time to decode a
+    number grows with the square of its length.
     """
     value = 0
     end = start
@@ -1011,7 +1025,7 @@ def _after_length(*parts: bytes) -> bytes:
 
 def _varint(number: int) -> bytes:
     """Encode a number as protobuf does: in bytes of 7 bits, the lowest first.
-    The eighth bit says that more follow."""
+    The eighth bit says that more bytes follow."""
     encoded = bytearray()
     while number > _VARINT_MASK:
         encoded.append(number & _VARINT_MASK | _MORE_FOLLOWS)
@@ -1021,8 +1035,7 @@ def _varint(number: int) -> bytes:
 
 
 def _fill(message: Any, content: Content) -> None:
-    """Copy ``content`` into a protobuf message, whose fields have the same
-    names.
+    """Copy ``content`` into a protobuf message with fields of the same names.
 
     Fields that are empty or left out stay unset. Objects and lists in the
     content become messages of their own.

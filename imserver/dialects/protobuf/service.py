@@ -56,8 +56,8 @@ log = logging.getLogger(__name__)
 PAGE: Final = 50
 """The most entries in the answer to one sync."""
 HOLD_SECONDS: Final = 0.25
-"""Sync deadline after a login. Clients that sync do it at once, and other
-clients should not wait long for entries."""
+"""Sync deadline after a login. It is short because most clients sync at once,
+and the other clients should not wait long for entries."""
 PAGE_SECONDS: Final = 5.0
 """Sync deadline after a page that is not the last. The next request may come
 over a slow line."""
@@ -73,21 +73,21 @@ class SyncDeadlines:
     """The connections whose clients are expected to sync, with their deadlines.
 
     New entries wait until a client has synced. ``release`` is called with each
-    connection that has not synced in time, so that it gets them anyway; it must
-    not switch greenlets. The time starts when the outbox of the connection is
-    empty.
+    connection that has not synced in time, so that the connection gets the new
+    entries anyway. ``release`` must not switch greenlets. The time starts when
+    the outbox of the connection is empty.
     """
 
     def __init__(
         self, release: Callable[[Connection], object], hold_seconds: float
     ) -> None:
-        """Begin without connections. ``hold_seconds`` is the time for each of
-        them."""
+        """Begin without connections. ``hold_seconds`` is the time from the call
+        of :meth:`expect` to the deadline."""
         self.release = release
         self._hold_seconds = hold_seconds
         self._together_seconds = hold_seconds * _SHARE_TOGETHER
         self.expected: deque[tuple[float, set[Connection]]] = deque()
-        """(deadline, connections), the latest last."""
+        """(deadline, connections) in the order of the deadlines."""
 
     def expect(self, connection: Connection) -> None:
         """Start the deadline of a session. Never switches greenlets."""
@@ -128,8 +128,8 @@ class SyncDeadlines:
         A connection that still has bytes to write gets a new deadline, because
         its client cannot have read the last entries yet.
         """
-        # Not a for loop: a release may end other connections of the set, which
-        # removes them from it.
+        # This is not a for loop, because a release may end other connections
+        # and so remove them from the set.
         while connections:
             connection = connections.pop()
             if connection.outbox is not None:
@@ -142,12 +142,12 @@ class SyncDeadlines:
 
 
 class PageEnds:
-    """Where each client stands that reads missed entries page by page.
+    """The positions of clients that read missed entries page by page.
 
     A client continues from the greatest id that it has received. If a newer
-    entry is delivered between two pages, this is the id of that entry, although
-    the client lacks entries before it. Then this table tells where to continue.
-    Never switches greenlets.
+    entry is delivered between two pages, the client would continue after this
+    entry, and would miss the entries before it. Therefore this table has the id
+    at which each client continues. Never switches greenlets.
     """
 
     def __init__(self) -> None:
@@ -158,9 +158,9 @@ class PageEnds:
     def begin(self, connection: Connection, after: int) -> int:
         """Handle a request for the entries after an id.
 
-        Returns the id after which the next page begins. This is ``after``, or
-        the end of the last page if newer entries were delivered before the
-        client had all older ones.
+        Returns the id after which the next page begins. This is ``after``. If
+        newer entries were delivered before the client had all older entries, it
+        is the end of the last page.
         """
         end, passed_over = self.ends.get(connection, (after, False))
         if passed_over:
@@ -169,8 +169,8 @@ class PageEnds:
         return after
 
     def sent(self, connection: Connection, id: int) -> None:
-        """Note the last id of a page that was sent. 0 means that the client has
-        all entries."""
+        """Store the last id of a page that was sent. 0 means that the client
+        has all entries."""
         _, passed_over = self.ends.pop(connection, (0, False))
         if id:
             self.ends[connection] = id, passed_over
@@ -183,11 +183,12 @@ class PageEnds:
 class _SyncAnswer(Struct, eq=False):
     """The answer to a sync, while it is collected.
 
-    The log may have to be read several times for it, because the client cannot
-    express some entries. ``limit``: the number of entries that fill the answer.
-    ``behind``: the id after which the log is read next; None if it need not be
-    read again. ``entries``: the entries for the client, each with its id.
-    ``anew``: the client must begin again.
+    The log may have to be read several times for one answer, because this
+    dialect cannot express some entries. ``limit``: the number of entries that
+    fill the answer. ``behind``: the id after which the log is read next; None
+    if the log need not be read again. ``entries``: the entries for the client,
+    each with its id. ``anew``: whether the client must discard its entries and
+    read them again from the beginning.
     """
 
     connection: Connection
@@ -202,9 +203,9 @@ class _SyncAnswer(Struct, eq=False):
         """Add entries that were read from the log, and send the answer if it is
         complete.
 
-        It is complete if it is full, or if the log has no ``more`` entries.
-        Otherwise sets ``behind``, where the next read begins. Returns whether
-        the client has all entries now.
+        The answer is complete if it is full, or if the log has no ``more``
+        entries. Otherwise the method sets ``behind``, after which the log is
+        read next. Returns whether the client has all entries now.
         """
         self.anew = self.anew or anew
         for message in messages:
@@ -235,8 +236,9 @@ class _SyncAnswer(Struct, eq=False):
 class ProtobufService:
     """The commands of the dialect: logins and syncs. Messages go to the uplink.
 
-    It also keeps the sync deadlines of its clients: one after a login, and one
-    after a page of missed entries that is not the last.
+    The service also keeps the sync deadlines of its clients. A client has a
+    deadline after a login, and after each page of missed entries except the
+    last page.
     """
 
     def __init__(
@@ -252,8 +254,9 @@ class ProtobufService:
             core.config, ProtobufSettings
         ).protobuf_silent_seconds
         self._uplink = uplink
-        # A client that does not sync after its login wants only new entries.
-        # One that does not ask for the next page gets them before the old ones.
+        # A client that does not sync after its login wants only new entries. A
+        # client that does not ask for the next page gets new entries before the
+        # old ones.
         self.deadlines = SyncDeadlines(self._catch_up.release, HOLD_SECONDS)
         self.page_deadlines = SyncDeadlines(self._pass_over, PAGE_SECONDS)
         self.page_ends = PageEnds()
@@ -302,8 +305,8 @@ class ProtobufService:
         # dialect of the original.
         dialect = self._full if command.cursor >= 0 else self._plain
         connection.encoding = connection.encoding.with_dialect(dialect)
-        # Counted before the decision, which may switch. A user who is kicked
-        # meanwhile does not begin a session.
+        # The kicks are counted before the decision, which may switch greenlets.
+        # So a user who is kicked meanwhile does not begin a session.
         kicks = self._sessions.kicks.count
         try:
             decision = self._check(connection, command)
@@ -342,13 +345,14 @@ class ProtobufService:
     ) -> Reply | None:
         """Subscribe a new session to the log.
 
-        Returns the reply to a login without a cursor. A login with a cursor is
-        answered by ``answer``, after which its missed entries follow; then the
-        result is None. ``expires_at``: the end of the token (Unix seconds; 0:
-        none). May switch greenlets. Raises StorageUnavailable.
+        Returns the reply to a login without a cursor. For a login with a
+        cursor, returns None: ``answer`` sends the reply, and the missed entries
+        follow. ``expires_at``: the end of the token (Unix seconds; 0: no end).
+        May switch greenlets. Raises StorageUnavailable.
         """
         state = ProtobufState()
-        # In minutes, rounded up, so that it fits into 32 bits.
+        # The end is stored in minutes, rounded up, so that it fits into 32
+        # bits.
         if expires_at:
             state.end_and_session = expires_at // _MINUTE_SECONDS + 1
         connection.dialect_state = state
@@ -374,8 +378,9 @@ class ProtobufService:
     def _check(self, connection: Connection, command: ChatLogin) -> LoginDecision:
         """Decide whether a user may log in.
 
-        The token is one of an account, or the app's own token whose user is the
-        id of an account. Refusals are counted. May switch greenlets.
+        The token belongs to an account, or is a token of the app itself with
+        the id of an account as its user. Refusals are counted. May switch
+        greenlets.
         """
         app = self._logins.resolve(APP)
         name = connection.encoding.dialect.name
@@ -388,8 +393,8 @@ class ProtobufService:
         decision = self._logins.check(
             app, "", command.token, name, connection, command.device
         )
-        # Not the cached function, because users who only receive would take
-        # places in its cache.
+        # The cached function is not used here, because users who only receive
+        # would take places in its cache.
         if decision.ok and not account_number(decision.user):
             return self._refuse_user(connection, app, decision.user)
         return decision
@@ -422,11 +427,13 @@ class ProtobufService:
     # --- catch-up -------------------------------------------------------------
 
     def sync(self, connection: Connection, command: ChatSync) -> Reply:
-        """Send the entries after an id: a full page, or the last ones.
+        """Send the entries after an id: a full page, or all entries that are
+        left.
 
         Entries that the client cannot express are skipped. If no answer is
-        possible, the connection is closed. Otherwise it would receive new
-        entries and never request the missed ones. Switches greenlets.
+        possible, the connection is closed. Otherwise the client would receive
+        new entries, and would never request the missed entries. Switches
+        greenlets.
         """
         self._cancel_deadlines(connection)
         dialect = connection.encoding.dialect
@@ -455,8 +462,8 @@ class ProtobufService:
         return Reply.OK
 
     def _expect_next_page(self, connection: Connection) -> None:
-        """Let new entries wait until the client has requested the rest, if it
-        has not received all entries yet."""
+        """If the client has not received all entries yet, let new entries wait
+        until it has requested the rest."""
         log_subscription = connection.log_subscription
         if (
             log_subscription is not None
@@ -470,7 +477,7 @@ class ProtobufService:
         """Deliver new entries to a session that has not requested the next page
         in time.
 
-        It gets the entries before them later, when it asks.
+        The session gets the older entries later, when the client requests them.
         """
         ends = self.page_ends.ends
         if connection in ends:

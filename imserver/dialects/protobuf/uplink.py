@@ -1,5 +1,5 @@
-"""Messages from protobuf clients, which number them on their connection. The
-server stores them in order, each once."""
+"""Messages from protobuf clients. A client numbers the messages of a
+connection. The server stores them in this order, and each message once."""
 
 import logging
 from functools import partial
@@ -42,11 +42,12 @@ RECALL = 1
 EDIT = 2
 """Kinds of messages; a plain one has the kind 0."""
 UNSTORED: Final = -1
-"""Stands for a position if the message was acknowledged, but not stored."""
+"""This number stands in place of a position if the message was acknowledged,
+but not stored."""
 MAX_WAITING: Final = 1000
 MAX_WAITING_BYTES: Final = 1 << 20
-"""Limits of the messages of one connection that wait for an earlier one.
-Further messages are dropped; the client may send them again."""
+"""Limits of the messages of one connection that wait until an earlier message
+is stored. Further messages are dropped; the client may send them again."""
 
 _END_MASK: Final = 0xFFFFFFFF
 _SESSION_BITS: Final = 62
@@ -57,17 +58,18 @@ _FINAL_REFUSALS: Final = (
     RejectReason.REJECTED,
     RejectReason.READ_ONLY,
 )
-"""Refusals that are final. A client that knows no refusals would repeat its
-message for ever."""
+"""Refusals that are final. If such a message were not acknowledged, a client
+that knows no refusals would repeat it for ever."""
 
 
 class ProtobufState(DialectState, gc=False):
     """The state of this dialect for a session.
 
-    ``last``: the client's number of the last stored or refused message, and its
-    position (0: refused; or :data:`UNSTORED`). ``end_and_session``:
-    :attr:`ends` in the lowest 32 bits, and :attr:`uplink_session` above. Two
-    numbers would take 40 more bytes for each session.
+    ``last``: the client's number of the last stored or refused message, and the
+    position of the message. The position is 0 if it was refused, or
+    :data:`UNSTORED`. ``end_and_session``: :attr:`ends` in the lowest 32 bits,
+    and :attr:`uplink_session` in the other bits. Two numbers would take 40 more
+    bytes for each session.
     """
 
     last: tuple[int, int] = (0, 0)
@@ -89,15 +91,15 @@ class ProtobufState(DialectState, gc=False):
         return self.end_and_session >> _END_MASK.bit_length()
 
     def begin_uplink(self, session: int) -> None:
-        """Set the number of the uplink session, which was 0 until now."""
+        """Set the number of the uplink session. The number was 0 until now."""
         self.end_and_session |= session << _END_MASK.bit_length()
 
 
 class _Queue(msgspec.Struct, eq=False):
     """The messages of one connection that are not stored yet.
 
-    While some are being stored, the next ones wait in ``messages``. Then these
-    are stored together.
+    While some messages are being stored, the next messages wait in
+    ``messages``. Later these messages are stored together.
     """
 
     next: int
@@ -112,7 +114,7 @@ class _Queue(msgspec.Struct, eq=False):
 
 
 class ProtobufUplink:
-    """Stores the messages of clients, in the order of their connection and each
+    """Stores the messages of each connection in their order, and each message
     once.
 
     A client numbers its messages. A message whose number is not the next one is
@@ -129,9 +131,10 @@ class ProtobufUplink:
         start again.
 
         Returns its number. After the return, each message of the user's older
-        sessions is in the log, or is never stored. This holds for messages that
-        wait here, and for a node that was stopped and continues. Switches
-        greenlets. Raises StorageUnavailable.
+        sessions is in the log, or is never stored. This is true for messages
+        that wait in this service, and even for messages on a node that was
+        stopped and continues later. Switches greenlets. Raises
+        StorageUnavailable.
         """
         session = randbits(_SESSION_BITS) + 1
         self._store.part(MessageLog).writer.begin_uplink(app, user, session)
@@ -165,8 +168,8 @@ class ProtobufUplink:
             queue = _Queue(command.number)
             self.queues[connection] = queue
 
-        # A client that sends faster than its messages are stored loses some,
-        # and sends them again.
+        # If a client sends faster than its messages are stored, the server
+        # drops some messages. The client sends them again.
         waiting = queue.storing + len(queue.messages)
         if waiting and (
             waiting >= MAX_WAITING
@@ -274,8 +277,8 @@ class ProtobufUplink:
             result.on_known = partial(self._handle_result, connection, queue, command)
             return
         if isinstance(result, Rejected) and result.reason == RejectReason.SUPERSEDED:
-            # The client has logged in elsewhere and has synced. There it sends
-            # again the messages that it did not find.
+            # The client has logged in on another connection and has synced
+            # there. On that connection, it sends the missing messages again.
             connection.close(CloseCode.INTERNAL_ERROR)
             return
 
@@ -290,12 +293,12 @@ class ProtobufUplink:
         if queue.messages and not queue.failed:
             self._store_waiting(connection, queue)
             return
-        # The numbers of messages after one that could not be stored are no
-        # longer the next ones.
+        # A message could not be stored. The messages after it no longer have
+        # the next number.
         del self.queues[connection]
         if queue.failed and state.last[0] > queue.failed:
-            # A later message was stored: the client must reconnect, or could
-            # never send the earlier one.
+            # A later message was stored, so the client could never send the
+            # earlier message on this connection. Therefore it must reconnect.
             connection.close(CloseCode.INTERNAL_ERROR)
 
     def _settle(
@@ -395,10 +398,10 @@ def _receiver_of_revised(
 ) -> tuple[str, int] | Rejected | StorageUnavailable:
     """The receiver of a recall or an edit.
 
-    It is the receiver of the entry which the recall or the edit changes.
+    This is the receiver of the entry that the recall or the edit changes.
 
     Returns a user and a conversation. The conversation is 0 for a message
-    between two users. Otherwise returns the reason why the change is refused.
+    between two users. If the change is refused, returns the reason instead.
     """
     if command.kind not in (RECALL, EDIT):
         return Rejected(RejectReason.INVALID)
@@ -414,7 +417,8 @@ def _receiver_of_revised(
 
 def _receiver(sender: int, command: ChatMessage) -> tuple[str, int] | Rejected:
     """The receiver of a plain message: ``("", group)`` for a group, and
-    ``(user, 0)`` for a user. Otherwise returns the reason why it is refused."""
+    ``(user, 0)`` for a user. If the message is refused, returns the reason
+    instead."""
     receiver = command.receiver
     if not 0 < receiver <= Limit.ID:
         return Rejected(RejectReason.INVALID)
@@ -426,7 +430,7 @@ def _receiver(sender: int, command: ChatMessage) -> tuple[str, int] | Rejected:
 
 
 class _GivenMeta(msgspec.Struct):
-    """The JSON that a client may send beside a message. Only mentions are
+    """The JSON that a client may send with a message. Only mentions are
     stored."""
 
     mentions: list[str] = []

@@ -6,9 +6,9 @@ Refused frames get no answer, because the clients know no errors. The payload of
 a batch is its *outputs*, each preceded by its length. Therefore payloads can be
 joined into one batch, and a push to many clients is encoded once.
 
-Clients that log in with a cursor use the same frames with further fields and
-kinds (:class:`FullProtobufDialect`). Clients of the original never receive
-them.
+Clients that log in with a cursor use the same frames with more fields and kinds
+(:class:`FullProtobufDialect`). Clients of the original server, GoChat, never
+receive these fields and kinds.
 
 Commands of features have the kinds from :data:`FIRST_KIND_OF_FEATURES`. Their
 data is JSON, and so are their answers.
@@ -138,7 +138,8 @@ def _before_data(kind: int, code: int, size: int, tag: bytes = b"") -> bytes:
     else:
         nested = b""
     whole = len(nested) + size
-    # The original's text for this code. In the cmd dialect it ends in "ID".
+    # This is the original's text for this code. In the cmd dialect the text
+    # ends in "ID".
     if code == ReplyCode.BAD_USER:
         text = "非法的用户Id"
     else:
@@ -153,7 +154,7 @@ def _before_data(kind: int, code: int, size: int, tag: bytes = b"") -> bytes:
 
 def _length(size: int) -> bytes:
     """Encode a length as protobuf does: in bytes of 7 bits, the lowest first.
-    The eighth bit says that more follow."""
+    The eighth bit says that more bytes follow."""
     length = b""
     while size > _VARINT_MASK:
         length += b"%c" % (size & _VARINT_MASK | _MORE_FOLLOWS)
@@ -175,8 +176,8 @@ def uplink_ack(chat_number: int, seq: int) -> bytes:
 
 @cache
 def _uplink_ack() -> pb.ACKMsg:
-    """The message that is filled anew for each acknowledgement. Making a new
-    one would take twice the time."""
+    """The message that is filled anew for each acknowledgement. To make a new
+    message each time would take twice as long."""
     return pb.ACKMsg(type=AT_UP)
 
 
@@ -196,7 +197,7 @@ def as_message(stored: Message) -> pb.Message | None:
         return None
     message = pb.Message()
     to = stored.to
-    # A message without a receiver is one to a group.
+    # A message without a receiver goes to a group.
     if to:
         message.session_type = ST_SINGLE
         message.receiver_id = account(to)
@@ -212,8 +213,8 @@ def as_message(stored: Message) -> pb.Message | None:
 
 
 def type_name(number: int) -> str:
-    """The name of the type of a message: ``text`` for 1. An unknown number is
-    its own name."""
+    """The name of the type of a message: ``text`` for 1. The name of an unknown
+    number is the number as text."""
     if 0 < number <= len(MESSAGE_TYPES):
         return MESSAGE_TYPES[number - 1]
     return str(number)
@@ -222,8 +223,8 @@ def type_name(number: int) -> str:
 def type_number(name: str) -> int:
     """The number of the type of a message: 1 for ``text``.
 
-    A name that is a number stands for itself. All other unknown names count as
-    ``custom``.
+    If the name is a number as text, the result is this number. All other
+    unknown names count as ``custom``.
     """
     number_of_name = _NUMBERS.get(name)
     if number_of_name is not None:
@@ -255,8 +256,8 @@ account: Final = lru_cache(maxsize=_ACCOUNTS)(account_number)
 class ChatLogin(Command, frozen=True, gc=False):
     """A login. Only the token names the user.
 
-    ``cursor``: the client uses stored messages and has everything up to this id
-    (-1: not given). ``acks``: the client acknowledges messages.
+    ``cursor``: the client uses stored messages, and has all entries up to this
+    id (-1: not given). ``acks``: whether the client acknowledges messages.
     """
 
     token: str
@@ -295,8 +296,8 @@ class ChatSync(Command, frozen=True, gc=False):
 
 
 def _login(data: bytes) -> Command:
-    """Decode a login. A login without a cursor (-1) is one of the original's
-    clients. Raises ValueError or DecodeError."""
+    """Decode a login. A login without a cursor (-1) comes from a client of the
+    original. Raises ValueError or DecodeError."""
     login = _parse(pb.LoginMsg, data)
     cursor = -1
     if login.HasField("cursor"):
@@ -344,8 +345,9 @@ def _parse(kind: type[M], data: bytes) -> M:
     them. So this function refuses them, too.
     """
     message = kind.FromString(data)
-    # Nine high bits in a row can begin a long number, or belong to a text that
-    # is not ASCII. The other tests decide, and are rarely needed.
+    # Nine bytes in a row with the highest bit set can begin a long number, or
+    # belong to a text that is not ASCII. The next tests decide which. They are
+    # rarely needed.
     if _LONG in data.translate(_HIGH_BYTES):
         # If the library writes the same bytes again, it has truncated nothing.
         message.DiscardUnknownFields()
@@ -366,8 +368,8 @@ def _has_long_number(data: bytes, nested: bool = False) -> bool:
     """Whether a field of a message is a number of more than 64 bits.
 
     The library must have read ``data`` before: this function does not check the
-    end of ``data`` and the length of numbers. ``nested``: field 1 is a message,
-    too, and is searched.
+    end of ``data`` and the length of numbers. ``nested``: whether field 1 is a
+    message, too, which is then searched.
     """
     position = 0
     while position < len(data):
@@ -408,7 +410,7 @@ def _number(data: bytes, start: int) -> tuple[int, int]:
 
 
 def _heartbeat(_data: bytes) -> Command:
-    """Decode a heartbeat, which has no data that matter."""
+    """Decode a heartbeat. Its data are ignored."""
     return Heartbeat()
 
 
@@ -454,7 +456,7 @@ def _row_of_feature(name: str, read: Callable[[bytes], Command]) -> tuple[int, R
 class ProtobufDialect(Dialect):
     """The codec of the ``protobuf`` dialect, for the original's clients.
 
-    They know few kinds of entries and no errors.
+    These clients know few kinds of entries and no errors.
     """
 
     name = NAME
@@ -476,8 +478,9 @@ class ProtobufDialect(Dialect):
     def decode(self, payload: bytes) -> Request:
         """Read one ``Input``, which is one command.
 
-        Acks and unknown commands get no answer, so they raise BadFrame without
-        one. The method :meth:`unreadable` handles data that cannot be read.
+        Acks and unknown commands get no answer. For them, raises a BadFrame
+        that contains no answer. The method :meth:`unreadable` handles data that
+        cannot be read.
         """
         try:
             message = pb.Input.FromString(payload)
@@ -487,7 +490,7 @@ class ProtobufDialect(Dialect):
         row = self.commands.get(message.type)
         if row is None:
             raise BadFrame(None)
-        # A number of more than 64 bits in the frame around the data.
+        # Look for a number of more than 64 bits in the frame around the data.
         if len(payload) - len(data) > len(_LONG) and _has_long_number(payload):
             raise BadFrame(None)
         name, read = row
@@ -511,8 +514,8 @@ class ProtobufDialect(Dialect):
         return None
 
     def encode_event(self, event: Event) -> bytes | None:
-        """Encode a push that is not stored. It is a message without a receiver
-        and without a position (``seq`` 0)."""
+        """Encode a push that is not stored, as a message without a receiver and
+        without a position (``seq`` 0)."""
         if event.kind != "msg":
             return None
         return push(
@@ -572,8 +575,8 @@ class ProtobufDialect(Dialect):
 
 
 def _id(number: int) -> int:
-    """The number as an id; one that is too large becomes the largest id, which
-    nothing has."""
+    """The number as an id. A number that is too large becomes the largest id,
+    which no entry has."""
     return min(number, _MAX_ID)
 
 
@@ -606,9 +609,10 @@ def _read_typing(data: bytes) -> Command:
 def _row(name: str, kind: str, **fields: str) -> Row:
     """The row of a command whose data is one message of protobuf.
 
-    ``kind``: the name of that message. ``fields``: the name of a field of the
-    command → its name in the message. For example, ``_row("hide", "HideMsg",
-    ids="seqs")`` reads the field ``ids`` of the command from ``seqs``.
+    ``kind``: the name of this message, such as ``HideMsg``. ``fields``: the
+    name of a field of the command → its name in the message. For example,
+    ``_row("hide", "HideMsg", ids="seqs")`` reads the field ``ids`` of the
+    command from ``seqs``.
     """
     make = FIELDS_OF_COMMANDS[name]
 
@@ -662,7 +666,7 @@ FULL_COMMANDS: Final[dict[int, Row]] = {
 
 
 AT_REFUSED: Final = 4
-"""Reply codes that stand in place of an ack."""
+"""Reply codes that are sent in place of an ack."""
 KINDS: Final = (
     "message",
     "recall",
@@ -682,8 +686,9 @@ SIGNALS: Final = ("typing", "receipt", "hidden", "contact", "piece")
 class Recovered(Struct, frozen=True):
     """Whether missed entries follow the reply to a login.
 
-    If not, the client must request them: from its cursor or, with
-    ``begin_anew``, from the beginning.
+    If they do not follow, the client must request them. With ``begin_anew`` it
+    requests all entries from the beginning, and otherwise the entries after its
+    cursor.
     """
 
     recovered: bool
@@ -702,8 +707,8 @@ def _login_ack(recovered: bool = False, begin_anew: bool = False) -> bytes:
 def refusal(code: int, request: int, chat_number: int = 0) -> bytes:
     """Encode the refusal of a login or a message.
 
-    ``request``: its kind, for example :data:`CT_LOGIN`. ``chat_number``: the
-    number that the client has given a message.
+    ``request``: the kind of the refused frame, for example :data:`CT_LOGIN`.
+    ``chat_number``: the number that the client has given a message.
     """
     ack = pb.ACKMsg(type=AT_REFUSED, clientId=chat_number, request=request)
     return output(CT_ACK, ack.SerializeToString(), code)
@@ -744,8 +749,9 @@ def as_full_message(stored: Message) -> pb.Message:
 def _type_of(stored: Message) -> int:
     """The field ``message_type`` of an entry.
 
-    For content it is the number of its type. For a reaction or a pin it is 1 if
-    it was added, and 2 if it was removed. Other kinds have 0.
+    For a message with content, the result is the number of its type. For a
+    reaction or a pin, it is 1 if the reaction or pin was added, and 2 if it was
+    removed. Other kinds have 0.
     """
     if stored.kind in ("message", "edit"):
         return type_number(stored.type)
@@ -757,8 +763,8 @@ def _type_of(stored: Message) -> int:
 def _number_or_name(user: str) -> tuple[int, bytes]:
     """The two fields that name a user.
 
-    They are the number of the account and ``b""``. For a user without an
-    account they are 0 and the id of the user.
+    For a user with an account, the fields are the number of the account and
+    ``b""``. For a user without an account, they are 0 and the id of the user.
     """
     number = account(user)
     if number:
@@ -783,7 +789,7 @@ def _signal(event: Signal) -> bytes:
         receiver=receiver,
     )
 
-    # A piece of a message that is still being written.
+    # The event is a piece of a message that is still being written.
     if event.channel is not None and event.channel.stream is not None:
         stream = event.channel.stream
         signal.stream = stream.id.encode()
@@ -799,16 +805,15 @@ def _signal(event: Signal) -> bytes:
 
 def _messages(page: Any) -> Iterable[pb.Message]:
     """The entries of a page. The page was prepared for clients with JSON, so
-    each of its rows knows its entry."""
+    each of its rows contains its entry."""
     return (as_full_message(each.message()) for each in page.messages)
 
 
 def _conversation(row: Any) -> pb.Conversation:
     """A row of a list of conversations, with its last entry.
 
-    ``place``: the position of the row in the list. A row without a position
-    has the id of its last entry instead. The next page begins behind this
-    place.
+    ``place``: the position of the row in the list. A row without a position has
+    the id of its last entry instead. The next page begins after this place.
     """
     peer_id, peer = _number_or_name(row.peer)
     last = None
@@ -832,8 +837,8 @@ def _conversation(row: Any) -> pb.Conversation:
 
 
 def _receipt(row: Any, conversation: int = 0) -> pb.Receipt:
-    """Up to where a user has received and read. ``conversation`` is 0 in a list
-    that is about one conversation."""
+    """The positions up to which a user has received and read. ``conversation``
+    is 0 in a list that is about one conversation."""
     user_id, user = _number_or_name(row.user)
     return pb.Receipt(
         user_id=user_id,
@@ -871,8 +876,8 @@ def _receipts_answer(data: Any) -> pb.ReceiptsOutputMsg:
 def _marks_answer(data: Any) -> pb.MarksOutputMsg:
     """The answer to a request for changes since a version.
 
-    It has the positions up to which the user has read, hidden entries, and
-    receipts.
+    The answer has the positions up to which the user has read, hidden entries,
+    and receipts.
     """
     read = [
         pb.PlaceMsg(conversation=each.conversation, seq=each.id) for each in data.read
