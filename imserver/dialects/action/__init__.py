@@ -24,7 +24,7 @@ def _build(core: Core) -> Parts:
     messaging = None
     messages = None
     if "messages" in core.features:
-        # These modules import the messenger.
+        # These imports are here because the modules import the messenger.
         from imserver.dialects.action.stored import ActionMessages
         from imserver.plugin.messages import MessageServices
 
@@ -46,8 +46,8 @@ def groups_list(tenants: Tenants, call: Call) -> HttpResponse:
     """``GET /user/groupslist``: the rooms of an app that have stored members.
 
     The answer has the form that old pages expect:
-    ``{"code":200,"msg":"Success","data":[{"ID":7}]}``. An unknown app is a code
-    in it, too, and not a status of HTTP.
+    ``{"code":200,"msg":"Success","data":[{"ID":7}]}``. For an unknown app, the
+    answer has a code in this form, too, and not a status of HTTP.
     """
     tenant = tenants.get(call.app)
     if tenant is None:

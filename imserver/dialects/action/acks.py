@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 AWAIT_SECONDS: Final = 600
 """How long a user is awaited after the connection has ended. Unstored messages
-wait as long."""
+are kept for the same time."""
 MOST_AWAITED: Final = 100_000
 
 _ACKED: Final = AckedActionDialect()
@@ -53,9 +53,10 @@ class Awaited(Struct, frozen=True, gc=False, tag="w", array_like=True):
 class ActionAcks(Service, dict=True):
     """Turns acknowledged delivery on and off for connections.
 
-    With it, each message to a client has a number, which the client must
-    acknowledge. It also *awaits* users whose clients have gone: messages to
-    them are kept for ten minutes, until they come back.
+    With acknowledged delivery, each message to a client has a number, which the
+    client must acknowledge. The service also *awaits* users after their
+    connection has ended. Messages to such a user are kept for ten minutes, in
+    case the user comes back.
     """
 
     core: Core
@@ -63,14 +64,15 @@ class ActionAcks(Service, dict=True):
     clock: Callable[[], float] = monotonic
 
     def __post_init__(self) -> None:
-        """Register for what this service must know: which users other nodes
-        await, and which pushes have missed their user."""
+        """Register for the reports that this service needs: which users other
+        nodes await, and which pushes have not reached their user."""
         self._reach = self.core.reach
         self._pending = self.core.pending
         self._awaited: dict[tuple[str, str], float] = {}
         """(app, user) → monotonic time until which the user is awaited."""
         self._node_messages = self.core.node_messages
-        # A node alone has no other nodes that could await its users.
+        # A node without a cluster has no other nodes that could await its
+        # users.
         if self._node_messages is not None:
             self._node_messages.handle({Awaited: self._await})
         if self.core.rerouting is not None:
@@ -87,8 +89,8 @@ class ActionAcks(Service, dict=True):
     def turn_on(self, connection: Connection) -> None:
         """Number the messages to a connection from now on.
 
-        Does nothing on a node without stored messages, or if they are numbered
-        already. Never switches greenlets.
+        Does nothing on a node without stored messages, or if messages to this
+        connection are already numbered. Never switches greenlets.
         """
         if self.messaging is None:
             return
@@ -116,8 +118,8 @@ class ActionAcks(Service, dict=True):
         """Deliver the messages that wait for a user on this node, in a greenlet
         of its own.
 
-        They follow the reply to the login, which this function does not wait
-        for. Never switches greenlets.
+        The messages follow the reply to the login. This function does not wait
+        for that reply. Never switches greenlets.
         """
         app, user = app_and_user(connection)
         if self._pending.waits_for(app, user):
@@ -135,8 +137,8 @@ class ActionAcks(Service, dict=True):
             return Reply(ReplyCode.NO_ROUTE)
         id = unacked.ack(connection, command.number)
         if id:
-            # It is the newest stored message that has arrived. The next login
-            # begins behind it.
+            # The acknowledged message is the newest stored message that has
+            # arrived. The next login begins after this message.
             self.messaging.catch_up.prove(connection, id)
         return Reply.OK
 
@@ -177,8 +179,8 @@ class ActionAcks(Service, dict=True):
         """Keep the unacknowledged messages of a session that ends, for the next
         session of its user.
 
-        Stored messages are not among them: the log has those. Never switches
-        greenlets.
+        Stored messages are not kept here, because the log has them. Never
+        switches greenlets.
         """
         unacked = acked_state(connection).unacked
         if unacked is None:
@@ -188,7 +190,8 @@ class ActionAcks(Service, dict=True):
         user = connection.user
         if app is None or user is None:
             return
-        # The next session has numbers of its own, so this one is taken away.
+        # The next session has its own numbers, so the number of this session is
+        # removed.
         for event in events:
             self._pending.add(app, user, replace(event, channel=None), AWAIT_SECONDS)
 
@@ -211,13 +214,14 @@ class ActionAcks(Service, dict=True):
         """Note on this node that a user is awaited for :data:`AWAIT_SECONDS`
         from now.
 
-        Users whose time is over are forgotten, and so are the oldest users
-        beyond :data:`MOST_AWAITED`. Never switches greenlets.
+        Users whose time is over are forgotten. If more than
+        :data:`MOST_AWAITED` users are left, the oldest are forgotten, too.
+        Never switches greenlets.
         """
         key = (awaited.app, awaited.user)
         now = self.clock()
-        # Remove the key first. Then it is the last one in the dict, and the
-        # dict is in the order of the times.
+        # Remove the key first, so that it becomes the last key of the dict. So
+        # the dict stays in the order of the times.
         self._awaited.pop(key, None)
         self._awaited[key] = now + AWAIT_SECONDS
         while (

@@ -59,8 +59,8 @@ class ActionService:
 
     All sessions of a stored member are in the member's rooms, even if they send
     to another receiver. A room with more than ``notice_members`` members gets
-    no notice when one leaves. ``messages`` is None on a node without stored
-    messages.
+    no notice when a member leaves. ``messages`` is None on a node without
+    stored messages.
     """
 
     def __init__(
@@ -134,7 +134,8 @@ class ActionService:
             room=command.room,
         )
 
-        # A stored member is in all its rooms, also with another receiver.
+        # A stored member is in all rooms of the member, even if the login names
+        # another receiver.
         if command.room:
             rooms = [command.room, *stored_rooms]
         else:
@@ -184,7 +185,7 @@ class ActionService:
                 return
             self._channels.subscriptions.join(app, name, connection)
         if not connection.is_addressed:
-            # A later login came while this one queried the registry.
+            # A later login came while this login queried the registry.
             self._channels.members.leave_all(connection)
 
     def _stored_in(self, app: str) -> ActionMessages | None:
@@ -199,12 +200,12 @@ class ActionService:
     ) -> Reply | None:
         """Send a message to the receiver that the login has named.
 
-        The reply does not say whether anybody has received it. In an app that
-        stores messages, all are stored but messages to oneself; the reply then
-        follows the commit. Messages to stored channels are stored in any app.
-        An unstored message is first reviewed by the back end, if the app has
-        reviews. Returns None if ``answer`` sends the reply. May switch
-        greenlets.
+        The reply does not say whether anybody has received it. If the app
+        stores messages, all messages are stored except messages to oneself.
+        Then the reply follows the commit. Messages to stored channels are
+        stored in any app. An unstored message is first reviewed by the back
+        end, if the app has reviews. Returns None if ``answer`` sends the reply.
+        May switch greenlets.
         """
         app, user = app_and_user(connection)
         state = connection.dialect_state
@@ -214,7 +215,8 @@ class ActionService:
             peer = state.peer
             room = state.room
 
-        # Stored messages: the log checks who may write, and reviews them.
+        # If the message is stored, the log checks who may write, and lets the
+        # back end review the message.
         messages = self._stored_in(app)
         if messages is None and room and self._channels.options.is_stored(app, room):
             messages = self._messages
@@ -222,7 +224,8 @@ class ActionService:
             messages.send(connection, command, answer, to=peer, room=room)
             return None
 
-        # Unstored messages: the same checks, in the order of the log.
+        # For an unstored message, make the same checks, in the same order as
+        # the log.
         if peer and not self._relations.may_reach(app, user, peer):
             return Reply(ReplyCode.UNAUTHORIZED)
         mute = self._mutes.mute_of(app, user)
@@ -258,7 +261,8 @@ class ActionService:
 
         ``receiver`` is ``{"to": user}`` or ``{"room": room}``, as the back end
         gets it. Returns the message to send, which the back end may have
-        changed, or the error reply if none is sent. May switch greenlets.
+        changed. If no message is sent, returns the error reply. May switch
+        greenlets.
         """
         if app not in self._reviews.apps:
             return command
@@ -282,9 +286,9 @@ class ActionService:
     def left(self, connection: Connection, rooms: Sequence[str]) -> None:
         """Tell a room that the user of an ended connection has left.
 
-        ``rooms``: the channels that the connection has left. A connection that
-        only changes its room, and stays open, sends no such event. May switch
-        greenlets.
+        ``rooms``: the channels that the connection has left. If a connection
+        only changes its room, and stays open, the room gets no such notice. May
+        switch greenlets.
         """
         state = connection.dialect_state
         if not isinstance(state, ActionState) or state.room not in rooms:

@@ -1,5 +1,5 @@
 """Stored messages of the action dialect: messages that users have missed, and
-messages that they send.
+messages that users send.
 
 Messages of a room are delivered from the log. Therefore all messages of a
 connection have one order, and a message sent during a login arrives exactly
@@ -58,20 +58,21 @@ class ActionMessages:
         """Deliver missed messages after the reply to a login, in a greenlet of
         its own.
 
-        They are messages of its ``room`` (``""``: none) and of the ``rooms`` in
-        which the user is a stored member. Switches greenlets if the login names
-        a room. Messages that are sent to the room after the return are
-        delivered, too.
+        These are the messages of the ``room`` of the login (``""``: no room),
+        and of the ``rooms`` in which the user is a stored member. Switches
+        greenlets if the login names a room. Messages that are sent to the room
+        after the return are delivered, too.
         """
         state = connection.dialect_state
         app, user = app_and_user(connection)
         read_positions = partial(self._positions_of, app, user, room, rooms)
         read_positions_at_login = partial(read_positions, login_time=int(time()))
-        # If the database does not answer now, the positions are read later, but
-        # for the time of this login.
+        # If the database does not answer now, the positions are read later, as
+        # they were at the time of this login.
         positions: dict[str, int] | None = None
-        # The first login to a room makes a position. It is made before the
-        # return, so that no message sent afterwards lies before it.
+        # The first login to a room creates a position. The position is created
+        # before the return. So messages that are sent after the return come
+        # after this position.
         if room and room not in rooms:
             with suppress(StorageUnavailable):
                 positions = read_positions()
@@ -95,9 +96,9 @@ class ActionMessages:
         """Deliver all missed messages, and then new ones, as soon as the
         database answers. This is a greenlet of its own.
 
-        It ends if the connection logs in again, which replaces ``state``.
-        ``positions``: where to begin in the log. If they are None,
-        ``read_positions`` reads them.
+        The greenlet ends if the connection logs in again, which replaces
+        ``state``. ``positions``: where to begin in the log. If ``positions`` is
+        None, ``read_positions`` reads them.
         """
         log_subscription = None
         while connection.is_open and connection.dialect_state is state:
@@ -139,8 +140,8 @@ class ActionMessages:
         user has.
 
         The first login to a room makes a position in it. ``login_time`` is the
-        time of that login in Unix seconds; None means now. It is given if the
-        database did not answer at the login. May switch greenlets. Raises
+        time of that login in Unix seconds; None means now. It is given only if
+        the database did not answer at the login. May switch greenlets. Raises
         StorageUnavailable.
         """
         wanted = [*rooms, room] if room else rooms
@@ -188,7 +189,8 @@ class ActionMessages:
             to_user=to,
             room=room,
         )
-        # Counted, so that the notice of the end can wait for the last messages.
+        # The message is counted, so that the notice that the user has left can
+        # wait for the last messages.
         self.sending[connection] = self.sending.get(connection, 0) + 1
 
         def finish_one(result: Appended | Rejected | StorageUnavailable) -> None:
@@ -204,7 +206,8 @@ class ActionMessages:
 
     def finish(self, connection: Connection) -> None:
         """Wait, at most a second, until the messages of an ended connection are
-        delivered. They must arrive before its exit event."""
+        delivered. The messages must arrive before the notice that its user has
+        left."""
         deadline = monotonic() + _FINISH_SECONDS
         while connection in self.sending and monotonic() < deadline:
             gevent.sleep(_POLL_SECONDS)
@@ -222,7 +225,7 @@ def _reply_to(result: Appended | Rejected | StorageUnavailable) -> Reply:
         return Reply(ReplyCode.NOT_STORED)
     if result.reason == RejectReason.REJECTED:
         return Reply(ReplyCode.UNAUTHORIZED, {"reason": result.detail})
-    # A mute or a ban has an end, which the client shows.
+    # If the rejection comes from a mute or a ban, the client shows its end.
     if result.until:
         data = {"reason": result.detail, "until": result.until}
         return Reply(result.reply_code, data)

@@ -47,8 +47,8 @@ _MILLISECOND_NS: Final = 1_000_000
 class ActionLogin(Login, frozen=True, gc=False):
     """A login that names the receiver of its messages.
 
-    The receiver is the user ``peer`` or the ``room``; both are ``""`` if it
-    names nobody. ``acks``: the client acknowledges messages.
+    The receiver is the user ``peer`` or the ``room``. Both are ``""`` if the
+    login names nobody. ``acks``: whether the client acknowledges messages.
     """
 
     peer: str = ""
@@ -60,7 +60,7 @@ class Say(Command, frozen=True, gc=False):
     """Send a message to the receiver that the login has named.
 
     ``type``: the kind of ``text``, for example ``text`` or ``image``. ``id``:
-    an id that the client has made (``""``: none).
+    an id that the client has made, or ``""``.
     """
 
     type: str
@@ -102,8 +102,8 @@ def _login(data: bytes, _seq: str) -> ActionLogin:
     """Decode the data of a login:
     ``{"userid":"1","touid":"2","groupsid":"0",…}``.
 
-    Without a room (``""`` or ``"0"``) its messages go to the user in ``touid``.
-    Raises Refused.
+    If the login has no room (``""`` or ``"0"``), its messages go to the user in
+    ``touid``. Raises Refused.
     """
     fields = Fields.of(data)
     user = fields.text("userid")
@@ -127,7 +127,7 @@ def _login(data: bytes, _seq: str) -> ActionLogin:
 def _heartbeat(data: bytes, _seq: str) -> Heartbeat:
     """Decode the data of a heartbeat. Raises Refused if its user is not a
     text."""
-    # These two are what clients send. All others take the slow path.
+    # Clients send one of these two texts. All other texts take the slow path.
     if data != b"{}" and data != b"null":
         Fields.of(data).text("userid")
     return Heartbeat()
@@ -170,13 +170,14 @@ called with its ``seq``."""
 PUSHED = {"msg": "sendmsg", "left": "exit"}
 """Kind of event → its name on the wire. Enter and exit events of an app are not
 sent."""
-# The receiver follows these bytes.
+# In the frame, the id of the receiver follows these bytes.
 _BEFORE = b'{"code":200,"msg":"success","data":{"action":%b,"msgId":%b,"msgType":%b,"content":%b,"from":%b,"to":'
 
 
 @cache
 def _text_of(code: int) -> bytes:
-    """The text of a reply's code, as JSON. It is made once for each code."""
+    """The text for the code of a reply, as JSON. It is made only once for each
+    code."""
     if code == ReplyCode.BAD_USER:
         return encode("非法的用户Id")
     return encode(reply_text(code))
@@ -197,14 +198,14 @@ class ActionDialect(Dialect):
         """Read one request, for example
         ``{"seq":"1","action":"sendmsg","data":{…}}``.
 
-        A request that this dialect does not know, or that is wrong, has no
-        command but the code of an error. Raises BadFrame if the bytes are not a
-        frame.
+        If the request is wrong or unknown, the result has the code of an error
+        and no command. Raises BadFrame if the bytes are not a frame.
         """
         if not payload:
             raise BadFrame(BadFrame.TEXT)
-        # Two paths: the usual frame takes one step, and another spelling of the
-        # field names a slower one.
+        # A frame is decoded on one of two paths. The usual frame takes one
+        # step. A frame with another spelling of the field names takes a slower
+        # path.
         try:
             frame = _decode_frame(payload)
             seq = frame.seq or ""
@@ -242,8 +243,8 @@ class ActionDialect(Dialect):
         )
 
     def encode_event(self, event: Event) -> bytes | None:
-        """Encode the push of an event, with an empty receiver. Returns None for
-        an event that is not sent."""
+        """Encode the push of an event, with ``""`` as the receiver. Returns
+        None for an event that is not sent."""
         halves = self.encode_for(event)
         if halves is None:
             return None
@@ -254,8 +255,9 @@ class ActionDialect(Dialect):
         """Encode the push of an event as the bytes before and after its
         receiver.
 
-        So the frame is encoded once, and each receiver's id is put in between.
-        Returns None for enter and exit events of an app, which are not sent.
+        So the frame is encoded once, and the id of each receiver is put between
+        the two halves. Returns None for enter and exit events of an app, which
+        are not sent.
         """
         name = PUSHED.get(event.kind)
         if name is None:

@@ -722,7 +722,8 @@ class Migration:
     def _raise_timeout(self, proxy: Document, option: str) -> None:
         """Set how long back ends may take to the longest time of any proxy.
 
-        Here the time is the same for all. Raises BadSettings.
+        On this server, the time is the same for all back ends. Raises
+        BadSettings.
         """
         timeout = proxy.get("timeout")
         if not timeout:

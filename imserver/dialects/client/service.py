@@ -1,10 +1,10 @@
 """The client dialect: browsers that only receive. A back end addresses each of
 them by its id.
 
-A client is a session in the app of its system. Its user is its own id, which is
-unique in the cluster, so an operation on this user affects only this client.
-Groups are channels of that app. Clients are not in the registry, because an id
-contains the node of its client.
+A client is a session in the app of its system. The user of the session is the
+id of the client, which is unique in the cluster. So an operation on this user
+affects only this client. Groups are channels of that app. Clients are not in
+the registry, because an id contains the node of its client.
 """
 
 from time import time
@@ -90,9 +90,10 @@ class ClientService:
     def opened(self, connection: Connection, head: Head) -> None:
         """Make a new connection a client of a system, and send its id.
 
-        The query of its URL names the system: ``/ws?systemId=shop``. The client
-        can be reached when it receives its id. In demo mode the system need not
-        be registered. May switch greenlets. Raises StorageUnavailable.
+        The query of its URL names the system: ``/ws?systemId=shop``. Messages
+        reach the client as soon as it has received its id. In demo mode the
+        system need not be registered. May switch greenlets. Raises
+        StorageUnavailable.
         """
         params = head.params()
         system = params.get("systemId", "")
@@ -104,9 +105,11 @@ class ClientService:
         if self._tenants.get(app) is None and self._logins.takes_unregistered:
             self._begin(app, connection, is_registered=False)
             return
-        # Reads the database, because another node may have registered it.
+        # This reads the database, because another node may have registered the
+        # app.
         self._tenants.find(app)
-        # Remembered, because the app may be deleted while the login is checked.
+        # The app is looked up now, because it may be deleted while the login is
+        # checked.
         hub_app = self._hub.apps.get(app)
         decision = self._logins.check(
             app, "", params.get("token", ""), NAME, connection
@@ -174,8 +177,8 @@ class ClientService:
             self._hub.close_unregistered(connection.app)
 
     def is_name(self, system: str) -> bool:
-        """Whether a name is valid for a system. It must fit into a header,
-        which loses blanks at both ends."""
+        """Whether a name is valid for a system. The name must fit into a header
+        of HTTP, so it may not begin or end with a blank."""
         return (
             system != "" and system == system.strip() and valid_name(_app_named(system))
         )
@@ -186,8 +189,8 @@ class ClientService:
         """Register a system permanently, for all nodes. Its name must be valid.
 
         Returns False if it is registered already. May switch greenlets. Raises
-        StorageUnavailable and BadTenant, the latter also if the system was
-        deleted and some of its files are left.
+        StorageUnavailable and BadTenant. BadTenant is also raised if the system
+        was deleted and some of its files still exist.
         """
         return self._tenants.register(_app_named(system))
 
@@ -222,7 +225,7 @@ class ClientService:
         query = Unbind(app, client_id, group)
         answer: Left | None = self._connections.query(client_id, "unbind", query, Left)
         # None means that the node did not answer. ``leave`` finds out whether
-        # it is dead, and then the client is gone.
+        # the node is dead. If it is, the client is no longer connected.
         if answer is None:
             return self._connections.leave(app, client_id, group)
         return answer
@@ -249,8 +252,9 @@ class ClientService:
         """Handle a connection of this node that has joined a channel, or joined
         it again.
 
-        ``about``: an encoded :class:`Label` (``b""``: its label stays).
-        ``new``: it was not in the channel before.
+        ``about``: an encoded :class:`Label`; ``b""`` means that the client
+        keeps its label. ``new``: whether the client was not in the channel
+        before.
         """
         if connection.encoding.dialect.name != NAME:
             return
@@ -282,7 +286,7 @@ class ClientService:
         else:
             label = _NO_LABEL
 
-        # The fields are those of the original, in its spelling.
+        # The fields have the names and the spelling of the original server.
         member = {
             "clientId": connection.user,
             "extend": label.extend,
@@ -296,6 +300,6 @@ class ClientService:
 
 
 def _app_named(system: str) -> str:
-    """The name of the app of a system. It may be an alias, and the app need not
-    exist."""
+    """The name of the app of a system. The name of the system may be an alias,
+    and the app need not exist."""
     return f"system:{system}"

@@ -60,8 +60,8 @@ class ClientDialect(Dialect):
         """Encode a push, for example
         ``{"messageId":"1f…","sendUserId":"","code":0,"msg":"","data":"hello"}``.
 
-        Of notices, only those about members of a group are encoded. Returns
-        None for all other events.
+        Of all notices, only notices about members of a group are encoded.
+        Returns None for all other events.
         """
         if event.kind == "msg":
             code = event.code
@@ -69,7 +69,7 @@ class ClientDialect(Dialect):
             data = event.data or encode(event.text)
         elif event.kind in NOTICES:
             code, note = NOTICES[event.kind]
-            # A string that contains JSON, and not JSON itself.
+            # The field is a string that contains JSON, and not JSON itself.
             data = encode(event.data.decode())
         else:
             return None

@@ -85,8 +85,9 @@ class ProtobufState(DialectState, gc=False):
     def uplink_session(self) -> int:
         """The number of the uplink session; 0 if the session has begun none.
 
-        An uplink session is the session of a user that alone may send.
-        Beginning a new one ends the sending of older ones.
+        A user has at most one uplink session that may send messages. When a new
+        uplink session begins, the older sessions of the user can no longer
+        send.
         """
         return self.end_and_session >> _END_MASK.bit_length()
 
@@ -130,10 +131,11 @@ class ProtobufUplink:
         """Begin an uplink session of a user, in which messages count from the
         start again.
 
-        Returns its number. After the return, each message of the user's older
-        sessions is in the log, or is never stored. This is true for messages
-        that wait in this service, and even for messages on a node that was
-        stopped and continues later. Switches greenlets. Raises
+        In the new session, messages are numbered from the start again. Returns
+        the number of the uplink session. After the return, each message of the
+        user's older sessions is in the log, or is never stored. This is true
+        for messages that wait in this service, and even for messages on a node
+        that was stopped and continues later. Switches greenlets. Raises
         StorageUnavailable.
         """
         session = randbits(_SESSION_BITS) + 1
@@ -260,8 +262,8 @@ class ProtobufUplink:
     ) -> None:
         """Handle the result of storing a message, which may be a refusal.
 
-        When all messages that were being stored have a result, the waiting ones
-        follow. Never switches greenlets.
+        When all messages that were being stored have a result, the waiting
+        messages are stored. Never switches greenlets.
         """
         state = connection.dialect_state
         number = command.number

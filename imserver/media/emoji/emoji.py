@@ -85,11 +85,11 @@ class OwnEmoji(Store.Rows):
     ) -> EmojiRow:
         """Add an emoji with the picture ``content``.
 
-        ``member``: the user who adds it; ``""``: a back end. ``address``: of
-        the client, which is charged for the bytes; ``""``: no address is
-        charged. ``file_id``: the id of the file with this picture; ``""``: a
-        new id. Raises ServiceRefused and MediaUnavailable; then nothing is
-        stored.
+        ``member``: the user who adds it; ``""``: a back end. ``address``: the
+        address of the client, which is charged for the bytes; ``""``: no
+        address is charged. ``file_id``: the id of the file with this picture;
+        ``""``: a new id. Raises ServiceRefused and MediaUnavailable; then
+        nothing is stored.
         """
         if self._find(app, name) is not None:  # before the picture is read
             raise ServiceRefused(problem=HTTP_EMOJI_EXISTS)
@@ -119,7 +119,7 @@ class OwnEmoji(Store.Rows):
 
     def _stored_picture(self, offer: Offer, content: bytes, file_id: str) -> Upload:
         """Store a picture as the file ``file_id``, unless this file exists, and
-        return its row. ``""``: it gets a new id."""
+        return its row. If ``file_id`` is ``""``, the file gets a new id."""
         file = None
         if file_id:
             # An earlier process may have been killed after it had stored the
@@ -136,9 +136,10 @@ class OwnEmoji(Store.Rows):
         if row is None:
             raise ServiceRefused(problem=HTTP_UNKNOWN_EMOJI)
         file = self._uploads.find(row.picture)
-        # The row may come from an archive, which may have named any file. The
-        # picture is deleted before the row, so that a removal that fails in
-        # between can be repeated.
+        # The row may come from an archive, and may name a file of somebody
+        # else. Such a file is not deleted. The picture is deleted before the
+        # row, so that a removal that fails between the two steps can be
+        # repeated.
         if file is not None and (file.app, file.user) == (app, OWNER):
             self._uploads.delete(file.id)
         statement = (
@@ -165,7 +166,8 @@ class OwnEmoji(Store.Rows):
         )
         stored = _ROWS.first(sql.query, "WHERE app = %s AND name = %s", app, row.name)
         if stored != row:
-            # Another request was first: insert_new() keeps an existing row.
+            # Another request has stored an emoji with this name first.
+            # insert_new() keeps an existing row.
             raise ServiceRefused(problem=HTTP_EMOJI_EXISTS)
 
 

@@ -1,8 +1,8 @@
 """Previews of links: title, description and picture of the page that a message
 links to.
 
-The server fetches the page, never a client, and only from public addresses. A
-process of its own reads it.
+The server, and never a client, fetches the page. It fetches pages only from
+public addresses. A separate process reads the page.
 """
 
 from __future__ import annotations

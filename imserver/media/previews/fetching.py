@@ -1,7 +1,7 @@
 """Finds the first link in a message, and fetches its page and picture.
 
-Each step of a redirection is a request of its own to :class:`PublicRequests`,
-so its address is checked.
+Each step of a redirection is a separate request to :class:`PublicRequests`, so
+the address of each step is checked.
 """
 
 from __future__ import annotations
@@ -57,13 +57,14 @@ _MARKS: Final = re.compile(
 _SITE: Final = re.compile(r"www\.[^./]+\.[^./]")
 _SAFE: Final = "%/:@!$&'()*+,;=~-._"
 _MAX_LINKS: Final = 5
-"""The most links of a message that are tried until one can have a preview."""
+"""The most links of a message that are tried, until one of them can have a
+preview."""
 _SENTENCE_END: Final = ".,:;!?'\"*"
 _ANSWER_BYTES: Final = 65_536
 """The longest answer of the process that reads pages, in bytes."""
 _READ_SECONDS: Final = 10.0
-"""Time limit for reading one page, without the time in which it waits for its
-turn."""
+"""Time limit for reading one page, without the time in which the page waits for
+its turn."""
 _TYPE_CHARACTERS: Final = 200
 _ENCODING_CHARACTERS: Final = 20
 _LOCATION_CHARACTERS: Final = 2000
@@ -153,7 +154,7 @@ def normalised(url: str) -> str | None:
 def _target_of(parts: SplitResult) -> str:
     """The path and the query of a URL in ASCII letters, for example
     ``/caf%C3%A9?page=2``."""
-    # Letters that are not ASCII are escaped. Escapes that are there stay.
+    # Letters that are not ASCII are escaped. Existing escapes stay as they are.
     target = quote(parts.path or "/", safe=_SAFE)
     if parts.query:
         target = f"{target}?{quote(parts.query, safe=_SAFE + '?')}"
@@ -177,9 +178,9 @@ def _host_of(parts: SplitResult) -> str:
 class Fetching:
     """Fetches the pages of links, and their pictures.
 
-    It has the process that reads pages. ``admit`` is called with each host
-    before a request, and may raise an error if the host got too many.
-    ``seconds``: the time limit for a page with its redirections.
+    The object owns the process that reads pages. ``admit`` is called with each
+    host before a request, and may raise an error if the host got too many
+    requests. ``seconds``: the time limit for a page with its redirections.
     """
 
     def __init__(
@@ -191,17 +192,17 @@ class Fetching:
         program = str(Path(__file__).with_name("pages.py"))
         self._worker = Worker(program, _ANSWER_BYTES)
         self.bytes = 0
-        """Bytes of the pages and pictures that have come."""
+        """The number of bytes of pages and pictures that were received."""
 
     def page(self, app: str, sender: str, url: str, most: int) -> LinkedPage | None:
         """Fetch the page of a URL, and return its title and description.
 
-        Returns None if it is no page with a title. ``most``: the most bytes
-        that are read. ``app``, ``sender``: the sender of the link; the pages of
-        several senders are read in turn. Switches greenlets. Raises
-        Unreachable, and the errors of ``admit``.
+        Returns None if the content is not a page with a title. ``most``: the
+        most bytes that are read. ``app``, ``sender``: the sender of the link;
+        the pages of several senders are read in turn. Switches greenlets.
+        Raises Unreachable, and the errors of ``admit``.
         """
-        # Loaded with the first page, because this module takes 0.6 MB.
+        # The module is loaded with the first page, because it takes 0.6 MB.
         from imserver.media.previews.pages import LinkedPage, PageTask
 
         accept = {

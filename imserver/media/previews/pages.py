@@ -1,9 +1,10 @@
 """The process that reads pages: title, description, name of the site, and the
 address of a picture.
 
-It is a program. It reads one :class:`PageTask` per line from its standard input and answers each with a
-:class:`LinkedPage` or ``null``. It imports nothing of the server, and ends with its input. A page that takes
-:data:`CPU_SECONDS` ends it by SIGPROF.
+It is a program. It reads one :class:`PageTask` per line from its standard input
+and answers each with a :class:`LinkedPage` or ``null``. It imports nothing of
+the server, and ends with its input. If a page takes :data:`CPU_SECONDS`,
+SIGPROF ends the program.
 
 Only the head of a page is read. Each text of a page is cleaned: control
 characters, line breaks and characters that change the direction of text are
@@ -47,7 +48,7 @@ _MARKS_OF_ENCODINGS: Final = (
     (BOM_UTF16_LE, "utf-16"),
     (BOM_UTF16_BE, "utf-16"),
 )
-"""The marks with which a text may begin, and their encodings."""
+"""The byte order marks with which a text may begin, and their encodings."""
 _LATIN: Final = "windows-1252"
 _CHARSETS: Final = {
     **dict.fromkeys(
@@ -97,8 +98,8 @@ shortened."""
 _MAX_NAMES: Final = 1000
 """Limit of the meta elements of a page."""
 _GZIP_OR_ZLIB: Final = 47
-"""Stands for the size of the window: detect whether the head is of gzip or
-zlib."""
+"""This number in place of the size of the window tells zlib to detect whether
+the data are gzip or zlib."""
 _FIRST_OWN_DESCRIPTOR: Final = 3
 """Descriptors below are standard input, output and error."""
 _MAX_DESCRIPTORS: Final = 1 << 16
@@ -120,8 +121,8 @@ _JOINERS: Final = "\u200c\u200d"
 class PageTask(Struct, frozen=True):
     """A page to read.
 
-    ``content``: its bytes. ``type``, ``encoding``: the headers ``Content-Type``
-    and ``Content-Encoding``. ``url``: its address.
+    ``content``: the bytes of the page. ``type``, ``encoding``: the headers
+    ``Content-Type`` and ``Content-Encoding``. ``url``: the address of the page.
     """
 
     content: bytes
@@ -131,7 +132,7 @@ class PageTask(Struct, frozen=True):
 
 
 class LinkedPage(Struct, frozen=True):
-    """The description of a page by itself.
+    """The title, description, site and picture that a page names.
 
     ``site``: the name of the site. ``picture``: an absolute URL. An empty field
     is not set.
@@ -149,7 +150,8 @@ def read(task: PageTask) -> LinkedPage | None:
     Returns None if the page has no title. May raise any exception.
     """
     head = _head_of(task)
-    # Pages name their title for previews, or only the one of the window.
+    # A page may have a title for previews. Otherwise the title of the window is
+    # used.
     title = head.first_of(_TITLE_NAMES) or "".join(head.title)
     title = clean(title, TITLE_CHARACTERS)
     if not title:
@@ -177,8 +179,8 @@ def _head_of(task: PageTask) -> "_Head":
 
 
 def _picture_of(head: "_Head", url: str) -> str:
-    """The absolute address of the picture that a page names; ``""`` if it names
-    none, or one that is too long.
+    """The absolute address of the picture that a page names; ``""`` if the page
+    names no picture, or if the address is too long.
 
     A relative address starts from the page at ``url``, or from the base that
     the page names.
@@ -211,9 +213,10 @@ def unpacked(content: bytes, encoding: str) -> bytes:
 def decoded(content: bytes, media_type: str) -> str:
     """The text of a page.
 
-    Its encoding is found from the mark at its beginning, else from the header,
-    else from the page. If none of them names it, it is UTF-8 or, if the bytes
-    are not valid UTF-8, the encoding of Western Europe.
+    The encoding is taken from the mark at the beginning, else from the header,
+    else from the page. If none of them names an encoding, the text is decoded
+    as UTF-8. If the bytes are not valid UTF-8, the encoding of Western Europe
+    is used.
     """
     for mark, name in _MARKS_OF_ENCODINGS:
         if content.startswith(mark):
@@ -242,7 +245,9 @@ def _charset_of(content: bytes, media_type: str) -> str:
         return ""
     name = in_page[1].decode().lower()
     if name.startswith("utf-16"):
-        # The declaration was found in ASCII letters, so this cannot be true.
+        # The page declares an encoding with two bytes for each letter. This
+        # cannot be true, because the declaration itself was found in ASCII
+        # letters.
         return "utf-8"
     return name
 
@@ -254,7 +259,8 @@ def clean(text: str, most: int) -> str:
     """
     spaced = " ".join(text[:_CLEANED_CHARACTERS].split())
     visible = "".join(filter(_is_visible, spaced))
-    # Again, because removed characters may have been between spaces.
+    # The text is split again, because removed characters may have been between
+    # spaces.
     words = " ".join(visible.split()).strip(_JOINERS)
     line = unicodedata.normalize("NFC", words)
     if len(line) <= most:
@@ -263,14 +269,15 @@ def clean(text: str, most: int) -> str:
 
 
 def _is_visible(letter: str) -> bool:
-    """Whether a character may stay in a text: it is no control character and no
-    mark of format, or it joins letters."""
+    """Whether a character may stay in a text. Control and format characters may
+    not, except characters that join letters."""
     # The categories that begin with C are control and format characters.
     return letter in _JOINERS or unicodedata.category(letter)[0] != "C"
 
 
 class _Complete(Exception):
-    """Raised when the head of the page was read: its body does not matter."""
+    """Raised when the head of the page was read, because its body is not
+    needed."""
 
 
 class _Head(HTMLParser):
@@ -333,7 +340,8 @@ class _Head(HTMLParser):
 
 
 def main() -> None:
-    """Carry out the tasks of standard input, one a line, until it ends."""
+    """Carry out the tasks from standard input, one on each line, until the
+    input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server says when it is over
     _limit_process()
     decoder = msgspec.json.Decoder(PageTask)
@@ -351,8 +359,8 @@ def main() -> None:
 def _limit_process() -> None:
     """Close the files of the server, and limit the memory of this process.
 
-    A broken parser must reach nothing of the server, and not take all memory
-    of the machine.
+    If an attacker takes over a parser, it must not be able to use connections
+    and files of the server, or all memory of the machine.
     """
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     os.closerange(_FIRST_OWN_DESCRIPTOR, min(limit, _MAX_DESCRIPTORS))

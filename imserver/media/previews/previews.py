@@ -1,9 +1,9 @@
 """Previews of links in stored messages.
 
 Nothing is done when a message is stored. A reader's client asks for the
-previews of the messages that it shows. A link without a row is then fetched,
-once in an app. The row is first the lease of the node that fetches the link.
-Later it has the preview, or the fact that the link has no preview.
+previews of the messages that it shows. If a link has no row yet, a node fetches
+it, once for each app. The row is first the lease of this node. Later it has the
+preview, or the fact that the link has no preview.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ WAITING: Final = 200
 """The most links of a node that wait or are being fetched. The limits of one
 app and one sender are lower."""
 _ALL_SENDERS: Final = ""
-"""Stands for a sender: all senders of the app."""
+"""This value in place of a sender means all senders of the app."""
 WAITING_OF_APP: Final = 50
 WAITING_OF_SENDER: Final = 3
 _SWEPT: Final = 100
@@ -87,8 +87,8 @@ MessageId = Annotated[int, about("The id of a message.", ge=1, le=Limit.ID)]
 
 
 class PageSummary(Struct, kw_only=True, omit_defaults=True):
-    """What the page of a link says about itself. These fields come after the
-    fields of subclasses."""
+    """The data that the page of a link gives about itself. These fields come
+    after the fields of subclasses."""
 
     title: Annotated[str, about("The title of the page, in one line.")]
     description: Annotated[
@@ -127,7 +127,7 @@ class Previews:
     """Makes, shows and deletes previews of links. Methods may raise
     StorageUnavailable.
 
-    It has the fetches of this node, whose number is limited.
+    The service owns the fetches of this node. Their number is limited.
     """
 
     page_folder: Final = Path(__file__).parent / "page"
@@ -171,14 +171,15 @@ class Previews:
         return is_on(self._core.tenants.get(app))
 
     def wishes(self, app: str, user: str) -> PersonWishes:
-        """The settings of a user about previews. A user who has stored none has
-        both on. Raises StorageUnavailable."""
+        """The settings of a user about previews. If the user has stored no
+        settings, both are on. Raises StorageUnavailable."""
         return self.rows.wishes(app, [user]).get(user, PersonWishes())
 
     def remove(self, app: str, user: str, message: int) -> None:
         """Remove the preview below a message of the user.
 
-        Raises ServiceRefused if it is the message of somebody else, or unknown.
+        Raises ServiceRefused if the message belongs to somebody else, or is
+        unknown.
         """
         entries = self._readable(app, user, [message])
         if not any(entry.sender == user for entry in entries):
@@ -245,15 +246,16 @@ class Previews:
                 links.append((entry, url))
 
         if not links:
-            # Most messages have no link, and then the database is not asked.
+            # No message has a link, so the database is not queried. This is
+            # usual.
             return links
         return self._wanted_links(app, links)
 
     def _wanted_links(
         self, app: str, links: list[tuple[Entry, str]]
     ) -> list[tuple[Entry, str]]:
-        """The links among these whose senders want a preview. Switches
-        greenlets."""
+        """The given links without the links whose senders want no preview.
+        Switches greenlets."""
         removed = self.rows.removed(app, [entry.id for entry, _ in links])
         wishes = self.rows.wishes(app, {entry.sender for entry, _ in links})
         wanted = []
@@ -277,7 +279,7 @@ class Previews:
         if self._is_too_busy(app, sender):
             self.counts["refused"] += 1
             return
-        # Counted once for the sender, and once for the whole app.
+        # The link is counted once for the sender, and once for the whole app.
         self._waiting.update(((app, sender), (app, _ALL_SENDERS)))
         self.busy[key] = gevent.spawn(self._make_in_slot, key, sender, url)
 
@@ -306,12 +308,13 @@ class Previews:
             log.exception("a preview could not be made")
         finally:
             del self.busy[key]
-            # Takes back what _begin() has counted, and drops counts of 0.
+            # Undo the counting in _begin(). The subtraction also drops counts
+            # of 0.
             self._waiting -= Counter(((app, sender), (app, _ALL_SENDERS)))
 
     def _make(self, app: str, link: str, sender: str, url: str) -> None:
         """Fetch the page of a link and store its preview, unless another node
-        does or has done so.
+        makes or has made the preview.
 
         ``link``: the hash of ``url``. Raises TooManyRequests and
         StorageUnavailable.
@@ -343,7 +346,7 @@ class Previews:
         try:
             preview = self._fetch(app, sender, url, picture)
         except TooManyRequests as refusal:
-            # No node tries it again before the rate allows it.
+            # No node tries the link again before the rate allows it.
             self.rows.finish(app, no_preview, refusal.seconds)
             raise
         if preview is None:
@@ -360,7 +363,7 @@ class Previews:
         self.counts["made"] += 1
         is_stored = self.rows.finish(app, row, seconds)
         if not is_stored and preview.picture:
-            # Another node has taken the lease over, so nobody shows this
+            # Another node has taken over the lease, so no preview shows this
             # picture.
             self._forget_picture(picture)
 
@@ -428,7 +431,8 @@ class Previews:
             )
 
     def sweep(self) -> None:
-        """Delete expired previews, with their pictures, some at a time.
+        """Delete expired previews, with their pictures, in batches of
+        :data:`_SWEPT`.
 
         Switches greenlets. Raises StorageUnavailable.
         """

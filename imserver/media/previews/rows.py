@@ -1,7 +1,8 @@
 """Rows of previews. Each method is one transaction, may switch greenlets, and
 raises StorageUnavailable.
 
-All times are of the clock of the database, because the clocks of nodes differ.
+All times come from the clock of the database, because the clocks of nodes
+differ.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -21,9 +22,9 @@ NONE: Final = 2
 class PreviewRow(Struct, frozen=True):
     """The row of a link.
 
-    It is first the *lease* of the node that fetches the page: the right to do
-    so until a time. Later it has the preview, or the fact that the page has no
-    preview.
+    The row is first the *lease* of the node that fetches the page: the
+    exclusive right to fetch the page for some time. Later it has the preview,
+    or the fact that the page has no preview.
     """
 
     link: str
@@ -40,7 +41,8 @@ class PreviewRow(Struct, frozen=True):
 class PersonWishes(Struct, frozen=True):
     """The settings of a person.
 
-    ``make``: their links get previews. ``show``: they see previews of others.
+    ``make``: whether links in messages of this person get previews. ``show``:
+    whether this person sees the previews of others.
     """
 
     make: bool = True
@@ -55,8 +57,8 @@ _TAKE_LEASE: Final = (
     "UPDATE link_preview SET state = %s, until = %s, picture = %s "
     "WHERE app = %s AND link = %s AND until = %s"
 )
-"""The row must still have the time that was read. Otherwise another node was
-faster."""
+"""The row is changed only if it still has the time that was read. Otherwise
+another node has changed it first."""
 
 
 class PreviewRows(Store.Rows):
@@ -115,8 +117,8 @@ class PreviewRows(Store.Rows):
         """Store a preview, or the fact that the page has no preview, for
         ``seconds``.
 
-        Returns False, and stores nothing, if another node has taken the lease
-        over.
+        Returns False, and stores nothing, if another node has taken over the
+        lease.
         """
         # The picture was chosen when the lease was taken. So the row has this
         # id only as long as this node has the lease.
@@ -133,7 +135,8 @@ class PreviewRows(Store.Rows):
     ) -> list[tuple[str, str, str, int]]:
         """At most ``most`` rows that have expired, the oldest first.
 
-        Each is the app, the link, the id of the picture, and the end.
+        Each row is the app, the link, the id of the picture, and the time at
+        which the row has expired.
         """
         columns = "app, link, picture, until"
         statement = f"SELECT {columns} FROM link_preview WHERE until < {sql.now} ORDER BY until LIMIT %s"
@@ -146,8 +149,8 @@ class PreviewRows(Store.Rows):
     def forget(self, app: str, link: str, until: int) -> None:
         """Delete the row of an expired preview.
 
-        ``until``: the end that was read. It differs if a node has taken the
-        lease meanwhile, and then the row stays.
+        ``until``: the end that was read. If the end in the row differs now, a
+        node has taken the lease meanwhile, and the row stays.
         """
         statement = (
             "DELETE FROM link_preview WHERE app = %s AND link = %s AND until = %s"
@@ -157,7 +160,7 @@ class PreviewRows(Store.Rows):
     # --- people ---------------------------------------------------------------
 
     def wishes(self, app: str, users: Collection[str]) -> Mapping[str, PersonWishes]:
-        """The settings of those users who have stored some."""
+        """The settings of the given users who have stored settings."""
         statement = (
             f"SELECT {_WISHES.columns}, member FROM preview_person "
             "WHERE app = %s AND member IN {}"

@@ -8,7 +8,7 @@ from msgspec import Struct
 from imserver.plugin.errors import Problems, Unavailable
 
 SECOND_MS: Final = 1000
-"""A second, in the milliseconds of stored times."""
+"""The number of milliseconds in a second. Stored times are in milliseconds."""
 UPLOAD_USER_BYTES: Final = 500
 """Longest user id that may own a file, in bytes of UTF-8."""
 FILE_BYTES: Final = 4096
@@ -34,7 +34,8 @@ class Upload(Struct, frozen=True):
     type: str
     """Media type, detected from the content."""
     name: str
-    """The sender's name for it. Nothing is looked up or stored by this name."""
+    """The name that the sender has given the file. Nothing is looked up or
+    stored by this name."""
     bytes: int
     sha256: str
     created: int
@@ -59,8 +60,8 @@ class State(Struct, frozen=True):
     """The offer of a client that uploads in parts, as it stands in the state
     file beside the bytes.
 
-    ``length``: the bytes of the complete file. ``metadata``: as the client has
-    sent it.
+    ``length``: the bytes of the complete file. ``metadata``: the header
+    ``Upload-Metadata``, as the client has sent it.
     """
 
     length: int
@@ -93,8 +94,8 @@ class Media(Protocol):
     """The name of this kind of store, as in :attr:`Upload.store_name`."""
 
     def put(self, name: str, path: str, size: int, sha256: str, kind: str) -> None:
-        """Store the file at ``path`` under a name. It is durable when this
-        returns.
+        """Store the file at ``path`` under a name. The bytes are durable when
+        this method returns.
 
         ``path`` may not exist afterwards. ``size`` and ``sha256`` describe the
         bytes, and ``kind`` is their media type.

@@ -112,8 +112,8 @@ class Picture(Struct, frozen=True):
 
 
 def process(task: PictureTask) -> Picture:
-    """Carry out a task: measure the picture, write its thumbnail, and write the
-    picture without metadata if it has some.
+    """Carry out a task: measure the picture, and write its thumbnail. If the
+    picture has metadata, also write the picture without metadata.
 
     Raises any exception if the file is not a readable picture.
     """
@@ -144,10 +144,10 @@ def _shown_size(image: Any, orientation: int) -> tuple[int, int]:
 
 
 def _orientation_of(image: Image, form: str) -> int:
-    """The orientation of a picture by its EXIF; 1 (upright) without EXIF, or if
-    its number is unknown."""
-    # If a PNG has no EXIF in front of the pixels, Pillow would decode all
-    # pixels.
+    """The orientation of a picture in its EXIF. The result is 1 (upright) if
+    the picture has no EXIF, or if the number in EXIF is unknown."""
+    # If a PNG has no EXIF before the pixels, Pillow would decode all pixels to
+    # look for EXIF after them.
     if form != "JPEG" and "exif" not in image.info:
         return _UPRIGHT
     orientation: int = image.getexif().get(_ORIENTATION, _UPRIGHT)
@@ -158,7 +158,7 @@ def _orientation_of(image: Image, form: str) -> int:
 
 def _check_parts(path: Path, form: str) -> None:
     """Raise ValueError if a file has too many parts. Pillow processes each part
-    before it reads pixels, which a forged file could make endless."""
+    before it reads pixels, so a forged file could cause endless work."""
     if form not in _COUNTED:
         return
     most, parts_of = _COUNTED[form]
@@ -231,15 +231,18 @@ def _thumbnail(image: Image, form: str, orientation: int, task: PictureTask) -> 
     pixels = task.pixels
     if not pixels or image.width * image.height > _most_pixels(image, form):
         return ""
-    # Lets the decoder of JPEG make a smaller picture, of at least this size.
+    # This lets the decoder of JPEG make a smaller picture, of at least this
+    # size.
     image.draft("RGB", (pixels * 2, pixels * 2))
-    # A long and low picture cannot be decoded much smaller.
+    # A very long and low picture cannot be made much smaller while it is
+    # decoded.
     if image.width * image.height > MAX_PIXELS:
         return ""
     try:
         return _write(image, pixels, orientation, task.thumbnail)
     except Exception:
-        # Truncated, or broken after its header. The picture itself is stored.
+        # The picture is truncated, or broken after its header. It is stored
+        # without a thumbnail.
         Path(task.thumbnail).unlink(missing_ok=True)
         return ""
 
@@ -247,7 +250,8 @@ def _thumbnail(image: Image, form: str, orientation: int, task: PictureTask) -> 
 def _opened(path: Path, form: str) -> Image:
     """Open a picture of a known format. Only its header is read now."""
     if form == "JPEG":
-        # Opened by its class: ``Image.open`` would try other formats too.
+        # The picture is opened by the class of its format, because
+        # ``Image.open`` would try other formats, too.
         from PIL.JpegImagePlugin import JpegImageFile
 
         return JpegImageFile(path)
@@ -260,7 +264,7 @@ def _most_pixels(image: Image, form: str) -> int:
     """The most pixels that a picture may have to be decoded; 0: it must not be
     decoded.
 
-    It depends on the memory that the decoder needs for each pixel.
+    The limit depends on the memory that the decoder needs for each pixel.
     """
     if form == "JPEG":
         if _is_one_scan(image):
@@ -294,7 +298,7 @@ def _has_many_scans(image: Any) -> bool:
     """Whether a JPEG has too many scans. Each scan processes the whole
     picture."""
     # The data of a scan never contain these bytes. A thumbnail in the metadata
-    # may, and then it is counted, too.
+    # may contain them. Then its scans are counted, too.
     start_of_scan = bytes((_MARKER, _START_OF_SCAN))
     with mmap(image.fp.fileno(), 0, access=ACCESS_READ) as content:
         position = -1
@@ -311,7 +315,8 @@ def _write(image: Image, pixels: int, orientation: int, target: str) -> str:
     is_transparent = image.has_transparency_data
     wanted_mode = "RGBA" if is_transparent else "RGB"
 
-    # Scaled down first, so that at most two copies of the large picture exist.
+    # The picture is scaled down first, so that at most two large copies of it
+    # exist.
     if image.mode in ("L", wanted_mode):
         small = image
     else:
@@ -378,7 +383,8 @@ def _orientation_segment(orientation: int) -> bytes:
 def _turned_content(path: Path, form: str, orientation: int) -> bytes | None:
     """The content of the turned picture, encoded again.
 
-    Returns None if it cannot be turned: it is too large, animated, or broken.
+    Returns None if the picture cannot be turned, because it is too large,
+    animated, or broken.
     """
     with _opened(path, form) as image:
         is_large = image.width * image.height > min(
@@ -386,7 +392,7 @@ def _turned_content(path: Path, form: str, orientation: int) -> bytes | None:
         )
         if is_large or getattr(image, "n_frames", 1) > 1:
             return None
-        # The profile says how the numbers of the pixels are meant.
+        # The profile says which colours the numbers of the pixels mean.
         colour_profile = image.info.get("icc_profile")
         try:
             turned = _turned(image, orientation)
@@ -409,8 +415,9 @@ def _encoded(image: Image, form: str, colour_profile: bytes | None) -> bytes:
     return content.getvalue()
 
 
-# A JPEG is a row of segments (ITU T.81 annex B): the byte 0xFF, the byte of the
-# marker, the length of the rest in two bytes that count themselves, the rest.
+# A JPEG is a row of segments (ITU T.81 annex B). A segment is the byte 0xFF,
+# the byte of the marker, the length in two bytes, and the content. The length
+# counts its own two bytes and the content.
 _MARKER: Final = 0xFF
 _MARKER_BYTES: Final = 2
 _SEGMENT_LENGTH_BYTES: Final = 2
@@ -427,8 +434,8 @@ _END_OF_IMAGE: Final = b"\xff\xd9"
 _FIRST_MARKER: Final = 0xC0
 """Markers below begin no segment of a picture."""
 _APP0: Final = 0xE0
-"""The segment of JFIF. It has the first marker of segments for applications;
-segments with lower markers make the pixels."""
+"""The marker of the segment of JFIF. It is the lowest marker of segments for
+applications. Segments with lower markers are needed for the pixels."""
 _APP1: Final = 0xE1
 """The segment of EXIF."""
 _APP2: Final = 0xE2
@@ -442,16 +449,16 @@ _EXIF_SHORT: Final = 3
 """The type of an entry of EXIF with a number of two bytes."""
 _EXIF_PADDING: Final = 0
 _NO_DIRECTORY: Final = 0
-"""Stands for the position of the next directory of EXIF if there is no next
-one."""
+"""This value in place of the position of the next directory of EXIF means that
+no directory follows."""
 
 
 def _cleaned_jpeg(data: bytes) -> Iterator[bytes]:
     """Yield the parts of a JPEG that make its pixels and colours, up to its
     end.
 
-    Metadata is in segments of its own, which are left out (ITU T.81 annex B).
-    Raises ValueError if the file is broken.
+    Segments with metadata are left out (ITU T.81 annex B). Raises ValueError if
+    the file is broken.
     """
     yield data[:_MARKER_BYTES]
     position = _MARKER_BYTES
@@ -479,7 +486,7 @@ def _cleaned_jpeg(data: bytes) -> Iterator[bytes]:
 def _end_of_segment(data: bytes, position: int) -> int:
     """The index behind the segment of a JPEG that begins at ``position``.
 
-    Raises ValueError if it has no valid marker or length.
+    Raises ValueError if the segment has no valid marker or length.
     """
     length_start = position + _MARKER_BYTES
     head_end = position + _SEGMENT_HEAD_BYTES
@@ -490,8 +497,8 @@ def _end_of_segment(data: bytes, position: int) -> int:
 
 
 def _end_of_scan(data: bytes, position: int) -> int:
-    """The index behind the data of a scan that begin at ``position``. They
-    follow the segment of the scan, without a length."""
+    """The index of the first byte after the data of a scan. The data begin at
+    ``position``, after the segment of the scan, and have no length in front."""
     match = _AFTER_SCAN.search(data, position)
     return match.start() if match else len(data)
 
@@ -602,8 +609,8 @@ def _end_of_gif_image(data: bytes, position: int) -> int:
 def _is_needed_extension(data: bytes, position: int) -> bool:
     """Whether the extension at this position of a GIF is copied.
 
-    It is if it controls how an image is shown, or is one of
-    :data:`_GIF_EXTENSIONS`.
+    An extension is copied if it controls how an image is shown, or if it is one
+    of :data:`_GIF_EXTENSIONS`.
     """
     label = data[position + 1]
     if label == _GIF_APPLICATION:
@@ -644,7 +651,8 @@ _WEBP_METADATA_FLAGS: Final = 0x0C
 
 def _cleaned_webp(data: bytes) -> Iterator[bytes]:
     """Yield a WebP with only the chunks that make its pixels, colours and
-    animation (RFC 9649 section 2). Its head has the new length."""
+    animation (RFC 9649 section 2). The head of the result has the new
+    length."""
     length = data[_WEBP_NAME_BYTES:_CHUNK_HEAD_BYTES]
     end = _CHUNK_HEAD_BYTES + int.from_bytes(length, "little")
     content = b"".join(_webp_chunks(data[_WEBP_HEAD_BYTES:end]))

@@ -31,22 +31,22 @@ class TooCostly(ImserverError):
 class Turns:
     """The turns of users to use one resource.
 
-    Apps take turns, and in each app its users, so that nobody with many tasks
-    makes the others wait. The number of waiting users is at most the number of
-    open uploads.
+    Apps take turns, and in each app its users take turns. So a user with many
+    tasks does not make other users wait. The number of waiting users is at most
+    the number of open uploads.
     """
 
     def __init__(self) -> None:
         self._is_taken = False
         self._waiting: dict[str, dict[str, deque[Flag]]] = {}
         """App → its waiting users → the flags of their tasks. Each flag is set
-        when its task has the turn. The app and the user in front are the next
-        ones."""
+        when its task has the turn. The first app and its first user have the
+        next turn."""
 
     @contextmanager
     def take(self, app: str, user: str) -> Iterator[None]:
-        """A context in which this user has the resource. Waits for a turn
-        first. Switches greenlets."""
+        """A context in which this user has the resource. The context begins
+        after the user has got a turn. Switches greenlets."""
         if self._is_taken:
             self._wait(app, user)
         self._is_taken = True
@@ -82,8 +82,8 @@ class Turns:
             del self._waiting[app], users[user]
             # The queue is empty if the task of its user has stopped waiting.
             turn = queue.popleft() if queue else None
-            # The user and the app go to the end of both queues, if more of
-            # their tasks wait.
+            # If more tasks of the user wait, the user goes to the end of the
+            # queue. The app does so, too.
             if queue:
                 users[user] = queue
             if users:
@@ -148,7 +148,8 @@ class Worker:
             except OSError:
                 answer = b""
             except BaseException:
-                # Its answer would be taken for the answer to the next task.
+                # Otherwise a late answer would be taken for the answer to the
+                # next task.
                 self._kill()
                 raise
             # No answer, and no error: the process has ended.
@@ -163,11 +164,12 @@ class Worker:
         """Start the process. One end of a socket pair becomes its standard
         input and output."""
         ours, theirs = socket.socketpair()
-        # Without this the program would take a pause for the end of its input.
+        # The program needs a blocking input. Otherwise it would treat a pause
+        # as the end of its input.
         os.set_blocking(theirs.fileno(), True)
         try:
-            # Run by its path, because the package would import the whole
-            # server.
+            # The program is run by its path. If it were run as a module, its
+            # package would import the whole server.
             command = [sys.executable, "-P", self._program]
             actions = [
                 (os.POSIX_SPAWN_DUP2, theirs.fileno(), 0),
@@ -199,8 +201,8 @@ class Worker:
 
         If it takes too long, it is killed. Switches greenlets.
         """
-        # Taken first, because the process must not be used any more while this
-        # waits.
+        # The process is removed from this object first, because nothing may use
+        # it while this method waits.
         pid = self.pid
         self.pid = 0
         if self._socket is not None:
@@ -214,7 +216,7 @@ class Worker:
             gevent.sleep(_POLL_SECONDS)
 
     def _has_ended(self, pid: int) -> bool:
-        """Whether the process has ended. Also notes the signal that has ended
+        """Whether the process has ended. Also stores the signal that has ended
         it."""
         try:
             child, status = os.waitpid(pid, os.WNOHANG)
