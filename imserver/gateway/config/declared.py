@@ -15,7 +15,7 @@ A setting is a field of a struct. A mark is an entry of ``extra`` in the
   declares in a group has this mark.
 - ``ends_demo``: an app with this setting ends demo mode, because its users or
   back end prove who they are.
-- ``by_key``: only an API key may change the setting, not an account with a
+- ``by_key``: only an API key may change the setting, not a user with a
   role. Such a setting decides who logs in as whom, or lets the app use more of
   the server.
 - ``by_feature``: the core reads the setting, but apps have it only if a feature
